@@ -1,0 +1,54 @@
+# Nightshift's commands for developers. `make` alone lists them.
+#
+#   PYTHON=/path/to/python3.11   the interpreter for .venv/; without it the first one found that is 3.11 or newer
+#   JOBS=4                       how many test processes run side by side
+#   ARGS="..."                   further arguments, for unit and simulate
+
+PYTHON ?=
+JOBS ?= 2
+ARGS ?=
+PY := .venv/bin/python
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help venv test lint format unit simulate histories client lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+venv: ## set up .venv/ from the lock, if anything has changed
+	@tools/setup_venv.sh $(PYTHON)
+
+test: lint unit ## everything that must hold before a change is merged
+
+lint: venv ## format, lint, types, direction of imports
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+format: venv ## let the linter repair what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+unit: venv ## the tests, e.g. ARGS="-k park"
+	$(PY) -m pytest -n $(JOBS) $(ARGS)
+
+simulate: venv ## a simulated rack through a day and a night, e.g. ARGS="--seed 7"
+	.venv/bin/nightshift simulate $(ARGS)
+
+histories: venv ## long simulated histories against every invariant (CI)
+	$(PY) -m tests.simulation.histories --host-days 2000 --jobs $(JOBS)
+
+client: venv ## install the wheel alone, as a user would, and run it
+	tools/check_light_client.sh $(PY)
+
+lock: venv ## write requirements/ anew from pyproject.toml; UPGRADE=1 takes newer versions
+	UPGRADE=$(UPGRADE) tools/lock.sh .venv/bin/uv
+
+clean: ## remove .venv/, caches and what was built
+	rm -rf .venv build dist reports .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The command nightshift: an edge that speaks to people."""

@@ -1,0 +1,1 @@
+"""Policy files: their format, their occurrences in time, check, diff and simulate."""

@@ -1,0 +1,1 @@
+"""Decides and remembers: the plan, and what is stored of it."""

@@ -1,0 +1,521 @@
+"""Booking: what a planning step does to one reservation, and to those that it makes room for.
+
+Every change here keeps every promise: a booking moves only to where its promise still holds, or not at all. The one
+function that may raise a promise is `break_promise`, for a fault or an admin's override; it writes the notice with it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from scheduler.core.admission import check_gpus_at_once
+from scheduler.core.draft import Draft
+from scheduler.core.placing import Want, place
+from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
+from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.spans import Instant
+from scheduler.core.topology import PartitionId
+
+Place = tuple[HostId, PartitionId]
+
+
+def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
+    """Keep the record of a request that was not admitted."""
+    draft.put(
+        Reservation(
+            request=request, promise=None, outcome=Outcome.REFUSED, ended_at=draft.now, is_closed=True, reasons=reasons
+        )
+    )
+
+
+def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Reason, ...]]:
+    """Book a request at its earliest place and promise what that place can keep; or say why not.
+
+    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it.
+    """
+    want = _want(draft, request, run_s=request.run_s, with_gifts=False)
+    if request.continues is not None:
+        want = _with_kept_disk(want, draft.disks[_kept_disk(draft, request.continues)])
+    firm = place(draft, want)
+    if firm is None:
+        return None, (_why_not(draft, request, want),)
+    promise = _promise(draft, request, firm)
+    if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
+        wanted_at, earliest_at = request.start_by_at, promise.start_by_at
+        return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
+    spans = firm
+    if any(window.gift_from_at is not None for window in draft.windows.values()):
+        gifted = place(draft, replace(want, with_gifts=True))
+        if gifted is not None and _keeps(draft, request, promise, gifted):
+            spans = gifted
+    over = check_gpus_at_once(draft, request, spans)
+    if over:
+        return None, over
+    disk = _book_disk(draft, request, spans)
+    reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
+    draft.put(reservation)
+    draft.note(
+        "reservation.promised",
+        reservation,
+        is_notice=True,
+        start_by_at=promise.start_by_at,
+        end_by_at=promise.end_by_at,
+        booked_at=spans[0].start_at,
+    )
+    return reservation, ()
+
+
+def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:
+    """Return the disk that an earlier reservation left; the earlier one is known only until it is closed."""
+    disk = draft.reservations[continued].disk
+    assert disk is not None
+    return disk
+
+
+def _with_kept_disk(want: Want, disk: BookedDisk) -> Want:
+    """Say of a want that it has a disk already."""
+    return replace(want, storage=disk.storage, disk_gib=0, kept_disk=disk)
+
+
+def _want(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
+    from_at = max(draft.now, request.not_before_at or 0)
+    only_at = request.start_by_at is not None and request.start_by_at == request.not_before_at
+    if only_at:
+        assert request.start_by_at is not None
+        from_at = request.start_by_at - _shortest_lead_s(draft, request.gpus)
+    return Want(
+        gpus=request.gpus,
+        queue=request.queue,
+        at_boundary=request.at_boundary,
+        run_s=run_s,
+        from_at=from_at,
+        only_at=only_at,
+        with_gifts=with_gifts,
+        disk_gib=request.disk_gib,
+        is_scratch=_is_scratch(draft, request),
+    )
+
+
+def _shortest_lead_s(draft: Draft, gpus: int) -> int:
+    return min(
+        (draft.lead_s(host.profile, gpus) for host in draft.hosts.values() if gpus in host.profile.sizes), default=0
+    )
+
+
+def _is_scratch(draft: Draft, request: Request) -> bool:
+    queue = draft.rules.queue(request.queue) if draft.rules else None
+    return queue is not None and queue.is_scratch
+
+
+def _why_not(draft: Draft, request: Request, want: Want) -> Reason:
+    if request.start_by_at is not None:
+        soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
+        if soonest is not None:
+            return reason(
+                ReasonCode.NOT_AT_THAT_TIME,
+                wanted_at=request.start_by_at,
+                earliest_at=_promise(draft, replace(request, start_by_at=None), soonest).start_by_at,
+            )
+    if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
+        return reason(
+            ReasonCode.NEVER_FITS,
+            gpus=request.gpus,
+            run_s=request.run_s,
+            queue=request.queue,
+            horizon_at=draft.horizon_at,
+            remedy=f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk",
+        )
+    remedy = "ask for fewer GPUs or a shorter time"
+    if request.at_boundary is not AtBoundary.PARK:
+        remedy += ", or let it be parked at boundaries"
+    return reason(
+        ReasonCode.NEVER_FITS,
+        gpus=request.gpus,
+        run_s=request.run_s,
+        queue=request.queue,
+        horizon_at=draft.horizon_at,
+        remedy=remedy,
+    )
+
+
+def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:
+    """Return by when a guest whose span this is will run, by bounds."""
+    return span.start_at + draft.lead_s(draft.hosts[span.host].profile, request.gpus)
+
+
+def _promise(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> Promise:
+    return Promise(start_by_at=running_by_at(draft, request, spans[0]), end_by_at=spans[-1].end_at)
+
+
+def _keeps(
+    draft: Draft, request: Request, promise: Promise, spans: tuple[BookedSpan, ...], *, starts: bool = True
+) -> bool:
+    """Whether a booking keeps a promise; `starts` False: it has started before, only the end counts."""
+    if starts and running_by_at(draft, request, spans[0]) > promise.start_by_at:
+        return False
+    return spans[-1].end_at <= promise.end_by_at
+
+
+def _book_disk(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> DiskId:
+    assert draft.rules is not None
+    until_at = spans[-1].end_at + draft.rules.retention_s
+    if request.continues is not None:
+        disk_id = _kept_disk(draft, request.continues)
+        draft.disks[disk_id] = replace(draft.disks[disk_id], reservation=request.id)
+        draft.keep_disk_until(disk_id, until_at)
+        return disk_id
+    disk_id = DiskId(f"d-{request.id}")
+    draft.disks[disk_id] = BookedDisk(
+        id=disk_id,
+        reservation=request.id,
+        owner=request.owner,
+        size_gib=request.disk_gib,
+        storage=draft.hosts[spans[0].host].storage,
+        is_scratch=_is_scratch(draft, request),
+        from_at=spans[0].start_at,
+        until_at=until_at,
+    )
+    return disk_id
+
+
+def has_started(reservation: Reservation) -> bool:
+    """Whether anything of it was ever pinned: from then on it has a disk and a place to resume."""
+    return reservation.generation > 0
+
+
+def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:
+    """Return the spans of a reservation that the plan may still move: not pinned, not begun.
+
+    A span that has begun is being handed over, pinned or not: placed anew from now it would only be late.
+    """
+    if reservation.outcome is not None:
+        return ()
+    return tuple(span for span in reservation.spans if not span.is_pinned and span.start_at > draft.now)
+
+
+def rebook(
+    draft: Draft,
+    reservation: Reservation,
+    *,
+    run_s: int | None = None,
+    from_at: Instant | None = None,
+    avoid: frozenset[Place] = frozenset(),
+    is_fault: bool = False,
+    accept: Callable[[tuple[BookedSpan, ...]], bool],
+) -> bool:
+    """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
+
+    `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
+    instant may start after it. Returns whether they were placed anew.
+    """
+    old = movable(draft, reservation)
+    fixed = tuple(span for span in reservation.spans if span not in old)
+    if run_s is None:
+        run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
+    want = _want(draft, reservation.request, run_s=run_s, with_gifts=True)
+    if fixed or has_started(reservation):
+        last_end_at = max((span.end_at for span in fixed), default=draft.now)
+        stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
+        want = replace(want, only_at=False, from_at=max(draft.now, last_end_at, from_at or 0), stay=stay)
+    elif is_fault or from_at is not None:
+        want = replace(want, only_at=want.only_at and not is_fault, from_at=max(draft.now, want.from_at, from_at or 0))
+    disk = draft.disks.get(reservation.disk) if reservation.disk else None
+    if disk is not None:
+        is_begun = has_started(reservation) or any(span.end_at > draft.now for span in fixed)
+        if is_begun or reservation.request.continues is not None:
+            want = _with_kept_disk(want, disk)
+            # What a fault took is made good even where the pool gets tight by it.
+            want = replace(want, kept_disk=None) if is_fault else want
+        else:
+            want = replace(want, disk_gib=disk.size_gib)
+            del draft.disks[disk.id]
+    draft.put(replace(reservation, spans=fixed))
+    spans = place(draft, replace(want, avoid=avoid))
+    if disk is not None:
+        draft.disks[disk.id] = disk
+    if spans is None or not accept(spans):
+        draft.put(reservation)
+        return False
+    draft.put(replace(reservation, spans=_joined(draft, reservation.request, fixed, spans)))
+    _follow_disk(draft, reservation.id)
+    return True
+
+
+def _joined(
+    draft: Draft, request: Request, fixed: tuple[BookedSpan, ...], spans: tuple[BookedSpan, ...]
+) -> tuple[BookedSpan, ...]:
+    """Return a booking in one; where it goes on in the same place without a gap, the guest just runs on."""
+    if not fixed or fixed[-1].end_at <= draft.now or _place(fixed[-1]) != _place(spans[0]):
+        return fixed + spans
+    last, following = fixed[-1], spans[0]
+    if last.end_at != following.start_at:
+        return fixed + spans
+    # No second start: the last of the hours needs no lead. What is parked at an edge still runs to the edge.
+    lead_s = draft.lead_s(draft.hosts[last.host].profile, request.gpus) if len(spans) == 1 else 0
+    return (*fixed[:-1], replace(last, end_at=following.end_at - lead_s), *spans[1:])
+
+
+def _place(span: BookedSpan) -> Place:
+    return span.host, span.partition
+
+
+def _follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
+    """Move the disk's booking after its reservation's spans."""
+    assert draft.rules is not None
+    reservation = draft.reservations[reservation_id]
+    if reservation.disk is None or reservation.disk not in draft.disks or not reservation.spans:
+        return
+    disk = draft.disks[reservation.disk]
+    until_at = reservation.spans[-1].end_at + draft.rules.retention_s
+    if has_started(reservation) or reservation.request.continues is not None:
+        draft.keep_disk_until(disk.id, until_at)
+        return
+    first = reservation.spans[0]
+    draft.disks[disk.id] = replace(
+        disk, storage=draft.hosts[first.host].storage, from_at=first.start_at, until_at=until_at
+    )
+
+
+def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[BookedSpan, ...]], bool]:
+    """Return the test whether new spans for what is movable keep the promise."""
+
+    def accept(spans: tuple[BookedSpan, ...]) -> bool:
+        if reservation.promise is None:
+            return True
+        starts = (
+            not has_started(reservation)
+            and reservation.promise_notice == 0
+            and not any(span.start_at <= draft.now for span in reservation.spans)
+        )
+        return _keeps(draft, reservation.request, reservation.promise, spans, starts=starts)
+
+    return accept
+
+
+def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list[Reservation]:
+    """Return reservations in the order in which they choose places: resumes first, largest first, then first come."""
+
+    def claim(reservation: Reservation) -> tuple[bool, int, Instant, int, ReservationId]:
+        is_resume = has_started(reservation)
+        size = -reservation.request.gpus if is_resume else 0
+        number = int(reservation.id.rpartition("-")[2]) if reservation.id.rpartition("-")[2].isdigit() else 0
+        return not is_resume, size, reservation.request.submitted_at, number, reservation.id
+
+    return sorted(reservations, key=claim)
+
+
+def compress(draft: Draft) -> None:
+    """Move bookings earlier into room that became free, one at a time; none is moved later."""
+    waiting = [r for r in draft.reservations.values() if movable(draft, r)]
+    for reservation in in_order_of_claim(draft, waiting):
+        old = movable(draft, reservation)
+
+        def is_earlier(spans: tuple[BookedSpan, ...], old: tuple[BookedSpan, ...] = old) -> bool:
+            before, after = (old[0].start_at, old[-1].end_at), (spans[0].start_at, spans[-1].end_at)
+            return after != before and after[0] <= before[0] and after[1] <= before[1]
+
+        rebook(draft, reservation, accept=is_earlier)
+
+
+def hours_ahead(draft: Draft) -> dict[ReservationId, int]:
+    """Return the hours that the movable spans of each live reservation deliver."""
+    live = [r for r in draft.reservations.values() if r.outcome is None and _is_ahead(draft, r)]
+    return {r.id: sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r)) for r in live}
+
+
+def replan(
+    draft: Draft,
+    *,
+    first: Callable[[], None] | None = None,
+    hours_by_id: Mapping[ReservationId, int] | None = None,
+) -> ReservationId | None:
+    """Take all movable bookings out, do `first`, and place them again. None: done, and every promise holds.
+
+    `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now.
+
+    Else everything is as it was, and the reservation whose promise did not hold is returned. This is what makes a
+    boundary a free defragmentation: resumes are placed largest first, on blocks that are all free.
+    """
+    with draft.attempt() as attempt:
+        run_s_by_id = hours_ahead(draft) if hours_by_id is None else hours_by_id
+        live = [draft.reservations[key] for key in run_s_by_id]
+        for reservation in live:
+            gone = movable(draft, reservation)
+            draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in gone)))
+        if first is not None:
+            first()
+        resumes = [r for r in in_order_of_claim(draft, live) if has_started(r)]
+        others = [r for r in in_order_of_claim(draft, live) if not has_started(r)]
+        others.sort(key=lambda r: r.promise.start_by_at if r.promise else 0)
+        for before in [*resumes, *others]:
+            reservation = draft.reservations[before.id]
+            run_s = run_s_by_id[before.id] - _delivered_more_s(draft, before, reservation)
+            if run_s > 0 and not rebook(draft, reservation, run_s=run_s, accept=keeps_promise(draft, reservation)):
+                return before.id
+        attempt.keep()
+        return None
+
+
+def _is_ahead(draft: Draft, reservation: Reservation) -> bool:
+    return any(span.end_at > draft.now for span in reservation.spans)
+
+
+def _delivered_more_s(draft: Draft, before: Reservation, after: Reservation) -> int:
+    """Return how many more hours the spans that stay deliver after a change than before it."""
+    kept = [span for span in before.spans if span not in movable(draft, before)]
+    return sum(s.end_at for s in after.spans) - sum(s.end_at for s in kept)
+
+
+def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
+    """End a reservation now: its booking gives its room back, its VM is stopped by converge, its disk is kept."""
+    assert draft.rules is not None
+    spans = tuple(
+        replace(span, end_at=min(span.end_at, draft.now)) for span in reservation.spans if span.start_at < draft.now
+    )
+    ended = replace(reservation, spans=spans, outcome=outcome, ended_at=draft.now, reasons=(why,))
+    draft.put(ended)
+    draft.is_room_freed = True
+    if reservation.disk is not None and reservation.disk in draft.disks:
+        if has_started(reservation) or reservation.request.continues is not None:
+            draft.keep_disk_until(reservation.disk, draft.now + draft.rules.retention_s)
+        else:
+            del draft.disks[reservation.disk]
+    facts = dict(why.facts)
+    facts.pop("reservation", None)
+    draft.note(f"reservation.{outcome.value}", ended, is_notice=True, why=why.code.value, **facts)
+
+
+def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
+    """Raise the promise of a reservation to what its booking can keep now. The only place where a promise rises.
+
+    For a fault or an admin's override alone; the notice is written in the same commit. Without any booking left the
+    promise stays as it was told, and is broken: its disk is kept until it is resumed or cancelled.
+    """
+    current = draft.reservations[reservation.id]
+    assert current.promise is not None
+    start_by_at, end_by_at = current.promise.start_by_at, current.promise.end_by_at
+    ahead = [span for span in current.spans if span.end_at > draft.now]
+    if ahead:
+        end_by_at = max(end_by_at, ahead[-1].end_at)
+        if not any(vm.running_at is not None for _, vm in draft.vms_of(current.id)):
+            first_by_at = running_by_at(draft, current.request, ahead[0])
+            if first_by_at < draft.now:
+                first_by_at = draft.now + draft.lead_s(draft.hosts[ahead[0].host].profile, current.request.gpus)
+            start_by_at = max(start_by_at, first_by_at)
+    why = reason(
+        ReasonCode.PROMISE_BROKEN, reservation=current.id, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at
+    )
+    draft.put(
+        replace(
+            current,
+            promise=Promise(start_by_at=start_by_at, end_by_at=end_by_at),
+            promise_notice=current.promise_notice + 1,
+            reasons=(why,),
+        )
+    )
+    draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)
+
+
+def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, ...]:
+    """Give a reservation more hours if nobody is in the way; its owner gets a later end promised with it."""
+    assert reservation.promise is not None
+    request = replace(reservation.request, run_s=reservation.request.run_s + by_s)
+    tail = movable(draft, reservation)
+    begun = reservation.span_at(draft.now)
+    with draft.attempt() as attempt:
+        if begun is not None and not tail:
+            left_s, blocked = _stretch(draft, reservation, begun, by_s)
+            if blocked is not None:
+                return (blocked,)
+            run_s = left_s
+        else:
+            run_s = sum(draft.hours_s(span, request.gpus) for span in tail) + by_s
+        current = draft.reservations[reservation.id]
+        keeps_start = keeps_promise(
+            draft, replace(current, promise=replace(reservation.promise, end_by_at=draft.horizon_at))
+        )
+        if run_s > 0 and not rebook(draft, current, run_s=run_s, accept=keeps_start):
+            return (_blocked(draft, reservation, by_s),)
+        current = draft.reservations[reservation.id]
+        over = check_gpus_at_once(draft, request, current.spans)
+        if over:
+            return over
+        end_by_at = max(reservation.promise.end_by_at, current.spans[-1].end_at)
+        promised = replace(current, request=request, promise=replace(reservation.promise, end_by_at=end_by_at))
+        draft.put(promised)
+        _follow_disk(draft, reservation.id)
+        crowded = _crowded_disk(draft, promised, by_s)
+        if crowded is not None:
+            return (crowded,)
+        draft.note("reservation.extended", promised, is_notice=True, by_s=by_s, end_by_at=end_by_at)
+        attempt.keep()
+    return ()
+
+
+def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason | None:
+    """Return a reason when the pool has no room for a disk as long as it is booked now."""
+    if reservation.disk is None:
+        return None
+    disk = draft.disks[reservation.disk]
+    peak_gib = draft.pool_peak_gib(
+        disk.storage, is_scratch=disk.is_scratch, start_at=max(disk.from_at, draft.now), end_at=disk.until_at
+    )
+    if peak_gib <= draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch):
+        return None
+    return reason(
+        ReasonCode.NO_ROOM_TO_EXTEND,
+        reservation=reservation.id,
+        by_s=by_s,
+        blocker=f"the disk pool of {disk.storage}",
+        from_at=reservation.spans[-1].end_at,
+    )
+
+
+def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
+    """Lengthen a span that has begun in place up to its boundary; return what is left to deliver, or what is in the way."""
+    request = reservation.request
+    end_at = min(span.end_at + by_s, room_until_at(draft, reservation, span))
+    may_park = request.at_boundary is AtBoundary.PARK
+    if end_at < span.end_at + by_s and not (may_park and end_at > span.end_at):
+        return 0, _blocked(draft, reservation, by_s)
+    lengthen(draft, reservation, span, end_at)
+    return span.end_at + by_s - end_at, None
+
+
+def room_until_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
+    """Return until when a span could go on in place: the next booking, or the edge of its stretch."""
+    request = reservation.request
+    stretches = draft.stretches_of(
+        span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+    )
+    edge_at = next((s.end_at for s in stretches if s.start_at <= span.end_at - 1 < s.end_at), span.end_at)
+    free_until_at = draft.calendar.by_host[span.host].free_until(draft.partition_of(span), span.end_at)
+    return edge_at if free_until_at is None else min(edge_at, free_until_at)
+
+
+def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> None:
+    """Give a span that has begun another end."""
+    current = draft.reservations[reservation.id]
+    draft.put(replace(current, spans=tuple(replace(s, end_at=end_at) if s == span else s for s in current.spans)))
+    _follow_disk(draft, reservation.id)
+
+
+def _blocked(draft: Draft, reservation: Reservation, by_s: int) -> Reason:
+    """Say who is booked behind a reservation's last span."""
+    last = reservation.spans[-1]
+    mask = draft.partition_of(last).mask
+    blocker, from_at = "the end of its time", last.end_at
+    behind = [
+        (span.start_at, other.id)
+        for other in draft.reservations.values()
+        for span in other.spans
+        if other.id != reservation.id
+        and span.host == last.host
+        and span.start_at >= last.end_at
+        and draft.partition_of(span).mask & mask
+        and span.start_at < last.end_at + by_s
+    ]
+    if behind:
+        from_at, blocker_id = min(behind)
+        blocker = f"reservation {blocker_id}"
+    return reason(ReasonCode.NO_ROOM_TO_EXTEND, reservation=reservation.id, by_s=by_s, blocker=blocker, from_at=from_at)

@@ -1,0 +1,284 @@
+"""The plan: promises, bookings, the state of windows, disks and hosts, at one version.
+
+A plan is a value. A decision reads one and returns a `PlanChange`; the store commits the change against the version it
+was made from; `apply` turns the old value into the new one, so a process that keeps the plan in memory does not reload.
+Holds no decisions.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from scheduler.core.reasons import Reason
+from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.spans import Instant, Span
+from scheduler.core.topology import HostProfile, PartitionId
+from scheduler.core.windows import Layout, Window, WindowId
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Outcome(StrEnum):
+    """How a reservation ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedSpan:
+    """One span of a booking: these GPUs of this host for `[start_at, end_at)`, hand-over and start included."""
+
+    start_at: Instant
+    end_at: Instant
+    host: HostId
+    partition: PartitionId
+    generation: int | None = None
+    """The number of the latest start on it; None until converge pins it. A pinned span is never moved."""
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.generation is not None
+
+    @property
+    def span(self) -> Span:
+        return Span(start_at=self.start_at, end_at=self.end_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedDisk:
+    """Room in a disk pool, from the first start to the end of retention."""
+
+    id: DiskId
+    reservation: ReservationId
+    """Who has it now; changes when a later reservation continues an earlier one."""
+    owner: str
+    size_gib: int
+    storage: str
+    """The label of the storage that holds it: only hosts with this label reach it."""
+    is_scratch: bool
+    """Counts against the part of the pool set aside for whole-host batch work."""
+    from_at: Instant
+    until_at: Instant
+    """The end of its retention; never moves earlier once the disk may exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """The record that follows a request to its end."""
+
+    request: Request
+    promise: Promise | None
+    spans: tuple[BookedSpan, ...] = ()
+    """The booking, in order of time; spans in the past stay as they were."""
+    generation: int = 0
+    """The last generation handed out."""
+    restart_after: int = 0
+    """The owner asked to start again what shut itself down, up to this generation."""
+    disk: DiskId | None = None
+    outcome: Outcome | None = None
+    ended_at: Instant | None = None
+    is_closed: bool = False
+    """Nothing of it is left on any host: it needs no more looking after."""
+    promise_notice: int = 0
+    """How many times a fault or an override raised the promise; each time was told."""
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def id(self) -> ReservationId:
+        return self.request.id
+
+    def span_at(self, now: Instant) -> BookedSpan | None:
+        """Return the span that covers an instant, if any."""
+        return next((span for span in self.spans if span.start_at <= now < span.end_at), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A host as the plan knows it."""
+
+    id: HostId
+    profile: HostProfile
+    storage: str
+    is_drained: bool = False
+    mended: tuple[tuple[int, Instant], ...] = ()
+    """GPUs that an admin said were mended, and when: converge checks them and takes them back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """`interactive` (tenants), `hpc` (whole-host batch), or more by policy."""
+
+    name: str
+    at_boundary: AtBoundary = AtBoundary.PARK
+    """What its requests do at a boundary unless they say otherwise."""
+    is_scratch: bool = False
+    """Its disks come from the scratch part of the pool."""
+    default_disk_gib: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits for each owner; None: no limit."""
+
+    open_reservations: int | None = None
+    gpus_at_once: int | None = None
+    """Most GPUs booked for one owner at one instant."""
+    longest_run_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the applied policy says, as core values; `policies` parses the file into this."""
+
+    version: int
+    zone: str
+    outside: Layout
+    """The layout that holds outside of windows."""
+    queues: tuple[Queue, ...]
+    images: tuple[str, ...]
+    default_disk_gib: int
+    retention_s: int
+    grace_s: int
+    min_useful_s: int
+    warnings_s: tuple[int, ...]
+    """How long before the end of a reservation its guest is warned, longest first."""
+    limits: Limits = Limits()
+    source: str = ""
+
+    def queue(self, name: str) -> Queue | None:
+        return next((queue for queue in self.queues if queue.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the append-only record: audit, event stream and outbox of notices in one."""
+
+    kind: str
+    """`vm.started`, `promise.raised`, …"""
+    at: Instant
+    reservation: ReservationId | None = None
+    host: HostId | None = None
+    actor: str = ""
+    facts: tuple[tuple[str, str | int | None], ...] = ()
+    is_notice: bool = False
+    """Somebody is to be told."""
+    key: str | None = None
+    """At most one event with this key is ever written."""
+
+
+def event(
+    kind: str,
+    at: Instant,
+    *,
+    reservation: ReservationId | None = None,
+    host: HostId | None = None,
+    actor: str = "",
+    is_notice: bool = False,
+    **facts: str | int | None,
+) -> Event:
+    """Make an event from keyword facts."""
+    return Event(
+        kind=kind,
+        at=at,
+        reservation=reservation,
+        host=host,
+        actor=actor,
+        is_notice=is_notice,
+        facts=tuple(sorted(facts.items())),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What became of an intent: accepted when there are no reasons."""
+
+    seq: int
+    reservation: ReservationId | None = None
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def is_accepted(self) -> bool:
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The plan at one version. Closed reservations and past windows are not in it."""
+
+    version: int = 0
+    rules: Rules | None = None
+    """None until a first policy is applied; nothing can be reserved before."""
+    horizon_at: Instant = 0
+    """Windows are known up to here; nothing is booked past it."""
+    hosts: Mapping[HostId, Host] = field(default_factory=dict)
+    windows: Mapping[WindowId, Window] = field(default_factory=dict)
+    reservations: Mapping[ReservationId, Reservation] = field(default_factory=dict)
+    disks: Mapping[DiskId, BookedDisk] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanChange:
+    """What one commit writes: whole new rows, never columns. Empty tuples mean nothing of that kind changes."""
+
+    reservations: tuple[Reservation, ...] = ()
+    windows: tuple[Window, ...] = ()
+    dropped_windows: tuple[WindowId, ...] = ()
+    """Windows still `planned` that a new policy version does not have."""
+    hosts: tuple[Host, ...] = ()
+    disks: tuple[BookedDisk, ...] = ()
+    dropped_disks: tuple[DiskId, ...] = ()
+    """Room given back: the disk never came to be, or its retention is over and it is gone."""
+    rules: Rules | None = None
+    policy_text: str | None = None
+    horizon_at: Instant | None = None
+    decided: tuple[Decided, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return self == PlanChange()
+
+
+def apply(plan: Plan, change: PlanChange) -> Plan:
+    """Return the plan after a commit of `change`, one version on."""
+    return Plan(
+        version=plan.version + 1,
+        rules=plan.rules if change.rules is None else change.rules,
+        horizon_at=plan.horizon_at if change.horizon_at is None else change.horizon_at,
+        hosts=_with(plan.hosts, ((host.id, host) for host in change.hosts)),
+        windows=_with(plan.windows, ((window.id, window) for window in change.windows), change.dropped_windows),
+        reservations=_with(
+            plan.reservations,
+            ((r.id, r) for r in change.reservations if not r.is_closed),
+            [r.id for r in change.reservations if r.is_closed],
+        ),
+        disks=_with(plan.disks, ((disk.id, disk) for disk in change.disks), change.dropped_disks),
+    )
+
+
+def _with(rows: Mapping[K, V], new: Iterable[tuple[K, V]], gone: Iterable[K] = ()) -> Mapping[K, V]:
+    added = dict(new)
+    dropped = [key for key in gone if key in rows and key not in added]
+    if not added and not dropped:
+        return rows
+    merged = dict(rows)
+    merged.update(added)
+    for key in dropped:
+        del merged[key]
+    return merged
+
+
+def pinned(reservation: Reservation, at: Instant) -> Reservation:
+    """Return the reservation with the span at an instant pinned to the next generation. What converge commits."""
+    generation = reservation.generation + 1
+    spans = tuple(
+        replace(span, generation=generation) if span.start_at <= at < span.end_at else span
+        for span in reservation.spans
+    )
+    return replace(reservation, spans=spans, generation=generation)

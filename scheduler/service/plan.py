@@ -1,0 +1,90 @@
+"""Plan: take all open intents and new facts into the plan, in one guarded commit.
+
+Any number of these may run; the version guard makes one of them win, the others decide anew on the newer plan.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.core.errors import StalePlan
+from scheduler.core.facts import HostFacts
+from scheduler.core.plan import Plan
+from scheduler.core.plan_due import next_plan_due_at
+from scheduler.core.planning import step
+from scheduler.core.requests import HostId
+from scheduler.core.settings import Settings
+from scheduler.core.spans import Instant
+from scheduler.core.topology import HostProfile
+from scheduler.service.plan_cache import PlanCache
+from scheduler.service.ports import Clock, Wake
+from scheduler.store.store import Store
+
+MOST_TRIES = 20
+"""How often a run steps again, after a lost commit or after its own, before it leaves the rest to the next tick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRun:
+    """What one run did."""
+
+    version: int
+    is_changed: bool
+    next_due_at: Instant | None
+    """When the clock alone may next change the plan."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PlanTask:
+    """The plan task of one process."""
+
+    store: Store
+    clock: Clock
+    wake: Wake
+    plans: PlanCache
+    settings: Settings
+    profiles: Callable[[str], HostProfile]
+    _facts: dict[HostId, HostFacts] = field(default_factory=dict)
+    _revisions: dict[HostId, int] = field(default_factory=dict)
+    _settled_version: int | None = None
+    """The plan version at which the last step found nothing to change, with the facts in memory."""
+    _due_at: Instant | None = None
+
+    def run(self) -> PlanRun:
+        """Bring the plan up to date. May be called any number of times; without news it costs three small queries."""
+        is_changed = False
+        plan = Plan()
+        for _ in range(MOST_TRIES):
+            now = self.clock.now()
+            plan = self.plans.current()
+            self._load_facts()
+            intents = self.store.open_intents()
+            is_due = self._due_at is not None and now >= self._due_at
+            if not intents and not is_due and self._settled_version == plan.version:
+                break
+            change = step(plan, intents, self._facts, now, settings=self.settings, profiles=self.profiles)
+            if change.is_empty:
+                self._due_at = next_plan_due_at(plan, self._facts, now, self.settings)
+                self._settled_version = plan.version
+                break
+            try:
+                self.plans.commit(plan, change, author="plan")
+            except StalePlan:
+                continue
+            is_changed = True
+        if is_changed:
+            for host in sorted(plan.hosts):
+                self.wake.host(host)
+        return PlanRun(version=plan.version, is_changed=is_changed, next_due_at=self._due_at)
+
+    def _load_facts(self) -> None:
+        """Bring the facts in memory up to what the database has."""
+        for host, revision in self.store.facts_revisions().items():
+            if self._revisions.get(host) != revision:
+                self._facts[host] = self.store.load_facts(host)
+                self._revisions[host] = revision
+                self._settled_version = None
+
+    @property
+    def facts(self) -> Mapping[HostId, HostFacts]:
+        """The facts as this process last saw them."""
+        return self._facts

@@ -1,0 +1,42 @@
+"""The plan as one process last saw it: read once for each version, shared by all who decide in that process.
+
+Whoever commits hands the outcome in, so that nobody reads again what this process wrote itself.
+"""
+
+from threading import Lock
+
+from scheduler.core.plan import Plan, PlanChange, apply
+from scheduler.service.ports import Clock
+from scheduler.store.store import Store
+
+
+class PlanCache:
+    """Safe to use from several threads; a plan is a value, so holding on to an old one harms nobody."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = Lock()
+        self._plan: Plan | None = None
+
+    def current(self) -> Plan:
+        """Return the plan at the version that the database has now."""
+        version = self._store.plan_version()
+        with self._lock:
+            if self._plan is None or self._plan.version != version:
+                self._plan = self._store.load_plan(now=self._clock.now())
+            return self._plan
+
+    def commit(self, base: Plan, change: PlanChange, *, author: str) -> Plan:
+        """Commit a change made from `base` and return the plan after it. Raises StalePlan when another came first."""
+        self._store.commit_plan(base.version, change, at=self._clock.now(), author=author)
+        after = apply(base, change)
+        with self._lock:
+            # A later one may have been read meanwhile.
+            if self._plan is None or self._plan.version < after.version:
+                self._plan = after
+        return after
+
+    @property
+    def last_seen(self) -> Plan | None:
+        return self._plan

@@ -1,0 +1,47 @@
+"""Leases: who may act on a host, by token, until an instant of machine time."""
+
+import math
+
+from sqlalchemy import Connection, delete, select
+
+from scheduler.core.requests import HostId
+from scheduler.store.engine import Database
+from scheduler.store.statements import insert_or_take_over
+from scheduler.store.tables import LEASE
+
+
+def host_lease(host: HostId) -> str:
+    """Return the name of the lease that guards a host and its facts."""
+    return f"host.{host}"
+
+
+def acquire(
+    database: Database, connection: Connection, name: str, token: str, *, now_machine_s: float, ttl_s: float
+) -> bool:
+    """Take a lease that is free, expired or ours, until `ttl_s` from now; False when another holds it."""
+    columns = {
+        "name": name,
+        "token": token,
+        "expires_machine_ms": _ms(now_machine_s + ttl_s),
+        "now_ms": _ms(now_machine_s),
+    }
+    return connection.execute(insert_or_take_over(database.dialect), columns).first() is not None
+
+
+def holds(connection: Connection, name: str, token: str, *, now_machine_s: float, locks: bool = False) -> bool:
+    """Tell whether a token holds a lease now; with `locks`, so that nobody else takes it before the commit."""
+    query = select(LEASE.c.name).where(
+        LEASE.c.name == name, LEASE.c.token == token, LEASE.c.expires_machine_ms > _ms(now_machine_s)
+    )
+    if locks:
+        query = query.with_for_update()
+    return connection.execute(query).first() is not None
+
+
+def release(connection: Connection, name: str, token: str) -> None:
+    """Give a lease up; nothing happens when it is not ours."""
+    connection.execute(delete(LEASE).where(LEASE.c.name == name, LEASE.c.token == token))
+
+
+def _ms(machine_s: float) -> int:
+    return math.floor(machine_s * 1000)

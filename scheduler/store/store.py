@@ -1,0 +1,238 @@
+"""`Store`: everything that the rest of the program may ask of the database, one transaction for each call.
+
+Holds which transaction a call runs in and nothing else; what it writes is in the modules beside this one. A store may
+be used from several threads. Nothing is retried here: `StoreBusy` and `StalePlan` are for the caller to act on.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scheduler.core.errors import LeaseLost
+from scheduler.core.facts import HostFacts, Measurement
+from scheduler.core.intents import FiledIntent, Intent
+from scheduler.core.plan import Decided, Event, Plan, PlanChange, Reservation
+from scheduler.core.requests import HostId, ReservationId, Role
+from scheduler.core.spans import DAY_S, Instant
+from scheduler.core.topology import HostProfile
+from scheduler.store import commits, facts, intents, leases, migrating, plans
+from scheduler.store import events as record
+from scheduler.store.engine import Database, Durability
+from scheduler.store.intents import IntentRecord
+from scheduler.store.plans import PolicyRecord
+from scheduler.store.tables import RESERVATION
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownProfiles:
+    """The profile of every host at one version of the plan; no other version may be served from it."""
+
+    version: int
+    by_host: Mapping[HostId, HostProfile]
+
+
+class Store:
+    """One database: intents, the plan, facts, events and leases."""
+
+    def __init__(self, database: Database, profiles: Callable[[str], HostProfile]) -> None:
+        self._database = database
+        self._profiles = profiles
+        self._known = _KnownProfiles(-1, {})
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        durability: Durability = "full",
+        profiles: Callable[[str], HostProfile],
+        on_commit: Callable[[str], None] | None = None,
+    ) -> "Store":
+        """Open a database; raises `SchemaTooNew` for one of a newer program. `migrate` makes the tables.
+
+        `profiles` finds a host profile by its name. `on_commit` is called with `plan:before`, `plan:after` (and so on
+        for facts, intent, event, lease and migrate) around each commit; what it raises before one rolls it back.
+        """
+        database = Database.open(url, durability=durability, on_commit=on_commit)
+        try:
+            with database.reading() as connection:
+                migrating.refuse_newer(connection)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, profiles)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def migrate(self) -> None:
+        """Bring the tables up to this version of the program. May be called many times, and by many at once."""
+        with self._database.writing("migrate") as connection:
+            migrating.migrate(connection)
+
+    # Intents.
+
+    def file_intent(
+        self, intent: Intent, *, at: Instant, author: str, role: Role, key: str | None = None
+    ) -> tuple[FiledIntent, bool]:
+        """File an intent and return it and True; or the one that already has its key, and False."""
+        with self._database.writing("intent") as connection:
+            return intents.file(self._database, connection, intent, at=at, author=author, role=role, key=key)
+
+    def open_intents(self) -> tuple[FiledIntent, ...]:
+        """Return the intents that are not decided yet, in the order in which they came."""
+        with self._database.peeking() as connection:
+            return intents.read_open(connection)
+
+    def intent(self, seq: int) -> tuple[FiledIntent, Decided | None] | None:
+        """Return an intent and what became of it (None while it is open); None when no intent has this number."""
+        found = self.intents([seq]).get(seq)
+        return None if found is None else (found.filed, found.decided)
+
+    def intents(self, seqs: Iterable[int]) -> Mapping[int, IntentRecord]:
+        """Return intents by number, with what became of them, when, and in which version of the plan."""
+        with self._database.reading() as connection:
+            return intents.read(connection, seqs)
+
+    # The plan.
+
+    def plan_version(self) -> int:
+        """Return the plan's version: one cheap query, for those who keep a plan in memory."""
+        with self._database.peeking() as connection:
+            return plans.version(connection)
+
+    def load_plan(self, now: Instant, *, past_at: Instant | None = None) -> Plan:
+        """Return the plan, as one snapshot. Windows that ended by `past_at` are left out: a day ago if not given."""
+        past_at = now - DAY_S if past_at is None else past_at
+        with self._database.reading() as connection:
+            plan = plans.load(connection, self._profiles, windows_past_at=past_at)
+        self._known = _KnownProfiles(plan.version, {host.id: host.profile for host in plan.hosts.values()})
+        return plan
+
+    def commit_plan(self, base_version: int, change: PlanChange, *, at: Instant, author: str = "plan") -> int:
+        """Write a change made from the plan at `base_version`, and return the new version.
+
+        Raises `StalePlan` when another commit came first. Events whose key is taken are skipped.
+        """
+        known = self._known
+        with self._database.writing("plan") as connection:
+            if known.version != base_version:
+                names = plans.profile_names(connection)
+                known = _KnownProfiles(base_version, {host: self._profiles(name) for host, name in names.items()})
+            by_host = known.by_host
+            if change.hosts:
+                by_host = {**by_host, **{host.id: host.profile for host in change.hosts}}
+            version = commits.commit(
+                self._database, connection, base_version, change, at=at, author=author, profile_by_host=by_host
+            )
+        self._known = _KnownProfiles(version, by_host)
+        return version
+
+    def reservation(self, reservation: ReservationId) -> Reservation | None:
+        """Return one reservation, closed or not."""
+        with self._database.reading() as connection:
+            return next(iter(plans.read_reservations(connection, RESERVATION.c.id == reservation)), None)
+
+    def reservations(self, *, owner: str | None = None, limit: int = 200) -> tuple[Reservation, ...]:
+        """Return the reservations that were submitted last, closed ones too, newest first."""
+        where = () if owner is None else (RESERVATION.c.owner == owner,)
+        with self._database.reading() as connection:
+            return tuple(plans.read_reservations(connection, *where, limit=limit))
+
+    def policy(self, version: int) -> PolicyRecord | None:
+        """Return a policy as it was applied under this version; None when none was."""
+        with self._database.peeking() as connection:
+            return plans.read_policy(connection, version)
+
+    # Facts.
+
+    def load_facts(self, host: HostId) -> HostFacts:
+        """Return what is remembered of one host; empty facts for one that was never looked at."""
+        with self._database.reading() as connection:
+            return facts.load(connection, host)
+
+    def facts_revisions(self) -> Mapping[HostId, int]:
+        """Return a number for each host that was ever looked at; it rises when facts that planning reads change."""
+        with self._database.peeking() as connection:
+            return facts.revisions(connection)
+
+    def load_all_facts(self) -> Mapping[HostId, HostFacts]:
+        """Return what is remembered of every host, as one snapshot."""
+        with self._database.reading() as connection:
+            return facts.load_all(connection)
+
+    def record_facts(
+        self,
+        host: HostId,
+        token: str,
+        old: HostFacts,
+        new: HostFacts,
+        events: Sequence[Event] = (),
+        measurements: Sequence[Measurement] = (),
+        *,
+        now_machine_s: float,
+    ) -> None:
+        """Write the difference between two states of a host's facts, if the host's lease is held; else `LeaseLost`."""
+        if not old.host == new.host == host:
+            raise ValueError(f"facts of {old.host!r} and {new.host!r} cannot be recorded for host {host!r}")
+        name = leases.host_lease(host)
+        with self._database.writing("facts") as connection:
+            if not leases.holds(connection, name, token, now_machine_s=now_machine_s, locks=True):
+                message = f"lease {name} is not held by {token} any more; nothing was written, begin nothing more"
+                raise LeaseLost(message, lease=name, token=token)
+            facts.record(self._database, connection, old, new, measurements, self._profiles)
+            record.append(self._database, connection, events)
+
+    def measurements(self, what: str, gpus: int | None = None, limit: int = 100) -> tuple[int, ...]:
+        """Return how many seconds the latest of a kind took, newest first."""
+        with self._database.peeking() as connection:
+            return facts.took_s(connection, what, gpus=gpus, limit=limit)
+
+    # Leases.
+
+    def acquire_lease(self, name: str, token: str, *, now_machine_s: float, ttl_s: float) -> bool:
+        """Take or renew a lease until `ttl_s` from now; False when another holds it."""
+        with self._database.writing("lease") as connection:
+            return leases.acquire(self._database, connection, name, token, now_machine_s=now_machine_s, ttl_s=ttl_s)
+
+    def holds_lease(self, name: str, token: str, now_machine_s: float) -> bool:
+        """Tell whether a token holds a lease now."""
+        with self._database.peeking() as connection:
+            return leases.holds(connection, name, token, now_machine_s=now_machine_s)
+
+    def release_lease(self, name: str, token: str) -> None:
+        """Give a lease up. Does nothing when it is not ours (any more)."""
+        with self._database.writing("lease") as connection:
+            leases.release(connection, name, token)
+
+    # Events.
+
+    def append_events(self, events: Sequence[Event]) -> None:
+        """Append events to the record; those whose key is taken are skipped."""
+        with self._database.writing("event") as connection:
+            record.append(self._database, connection, events)
+
+    def events(
+        self,
+        after_seq: int = 0,
+        limit: int = 1000,
+        kinds: Collection[str] | None = None,
+        reservation: ReservationId | None = None,
+        *,
+        only_notices: bool = False,
+    ) -> tuple[tuple[int, Event], ...]:
+        """Return events with their numbers, oldest first. What follows the last number was committed later."""
+        with self._database.peeking() as connection:
+            return record.read(
+                connection,
+                after_seq=after_seq,
+                limit=limit,
+                kinds=kinds,
+                reservation=reservation,
+                only_notices=only_notices,
+            )
+
+    def last_event_seq(self) -> int:
+        """Return the number of the newest event; 0 when there is none."""
+        with self._database.peeking() as connection:
+            return record.last_seq(connection)

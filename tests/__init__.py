@@ -1,0 +1,1 @@
+"""Tests mirror the tree; property, simulation and contract suites stand beside it."""

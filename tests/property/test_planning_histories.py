@@ -1,0 +1,204 @@
+"""Random histories of the plan: whatever people, policies, guests and hosts do, nothing that must hold is broken.
+
+NIGHTSHIFT_HISTORIES says how many histories each test runs; a failure names the seed that shows it again.
+"""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from scheduler.core.facts import GpuState, VmEnd
+from scheduler.core.intents import (
+    ApplyPolicy,
+    Cancel,
+    Drain,
+    Extend,
+    Mend,
+    Restart,
+    Stop,
+    Submit,
+    Undrain,
+)
+from scheduler.core.plan import Limits
+from scheduler.core.requests import Ask, AtBoundary, HostId, Role
+from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
+from tests.property.worlds import Odds, World, materialise, nights, rules, world
+
+HISTORIES = int(os.environ.get("NIGHTSHIFT_HISTORIES", "12"))
+FIRST_SEED = int(os.environ.get("NIGHTSHIFT_FIRST_SEED", "1"))
+OWNERS = ("ada", "ben", "cyd", "dee")
+
+
+def random_ask(made: World) -> Ask:
+    """Ask for something that a person might: mostly possible, sometimes not."""
+    random, now = made.random, made.now
+    is_hpc = random.random() < 0.25
+    run_s = random.choice([60, 20 * MINUTE_S, HOUR_S, 3 * HOUR_S, 5 * HOUR_S, 11 * HOUR_S, 30 * HOUR_S, 3 * DAY_S])
+    ask = Ask(
+        owner=random.choice(OWNERS),
+        queue="hpc" if is_hpc else "interactive",
+        gpus=16 if is_hpc else random.choice([1, 1, 1, 2, 2, 4, 4, 8]),
+        run_s=run_s + random.choice([0, 0, 1, 1234]),
+        at_boundary=random.choice([None, None, None, AtBoundary.PARK, AtBoundary.FINISH, AtBoundary.KEEP]),
+        disk_gib=random.choice([None, None, 10, 400, 1000]),
+    )
+    later_at = now + random.choice([0, 61, HOUR_S, 7 * HOUR_S, DAY_S, 4 * DAY_S]) + random.randint(0, 3600)
+    match random.randrange(8):
+        case 0:
+            return replace(ask, not_before_at=later_at, start_by_at=later_at)
+        case 1:
+            return replace(ask, not_before_at=later_at)
+        case 2:
+            return replace(ask, start_by_at=later_at)
+        case 3:
+            return replace(ask, not_before_at=later_at, start_by_at=later_at + random.randint(0, DAY_S))
+        case 4:
+            over = [
+                r
+                for _, r in sorted(made.plan.reservations.items())
+                if r.outcome is not None and r.disk in made.plan.disks
+            ]
+            if over:
+                kept = random.choice(over)
+                return replace(ask, owner=kept.request.owner, disk_gib=None, continues=kept.id)
+    return ask
+
+
+def act(made: World, *, has_faults: bool) -> None:
+    """Do one thing that anybody may do."""
+    random = made.random
+    roll = random.randrange(100)
+    known = sorted(made.plan.reservations)
+    if roll < 50:
+        asks = [Submit(ask=random_ask(made)) for _ in range(random.choice([1, 1, 2, 4]))]
+        made.file(*asks)
+    elif roll < 60 and known:
+        made.file(Cancel(reservation=random.choice(known)))
+    elif roll < 68 and known:
+        made.file(Extend(reservation=random.choice(known), by_s=random.choice([600, HOUR_S, 5 * HOUR_S])))
+    elif roll < 72 and known:
+        made.file(Stop(reservation=random.choice(known)))
+    elif roll < 78 and known:
+        off = [vm.reservation for h in made.facts.values() for vm in h.vms if vm.end is VmEnd.SELF_SHUTDOWN]
+        made.file(Restart(reservation=random.choice(off or known)))
+    elif roll < 82:
+        change_policy(made)
+    elif has_faults:
+        act_of_fate(made, roll)
+
+
+def change_policy(made: World) -> None:
+    random = made.random
+    assert made.plan.rules is not None
+    version = made.plan.rules.version + 1
+    hosts = sorted(made.plan.hosts)
+    boundaries = random.choice(
+        [
+            frozenset({AtBoundary.PARK, AtBoundary.FINISH}),
+            frozenset({AtBoundary.PARK, AtBoundary.FINISH, AtBoundary.KEEP}),
+            frozenset({AtBoundary.FINISH}),
+        ]
+    )
+    windows = nights(
+        random.choice([hosts, hosts[:1]]),
+        from_at=made.now - 2 * DAY_S,
+        until_at=made.plan.horizon_at,
+        version=version,
+        start_s=random.choice([18, 20, 22]) * HOUR_S,
+        length_s=random.choice([4, 10, 12]) * HOUR_S,
+        only_if_queued=random.random() < 0.8,
+        at_boundary=boundaries,
+        name=random.choice(["night", "late"]),
+    )
+    new = rules(
+        version,
+        limits=made.plan.rules.limits,
+        min_useful_s=random.choice([30, 30, 10, 60]) * MINUTE_S,
+        grace_s=random.choice([300, 300, 120, 900]),
+    )
+    made.file(ApplyPolicy(rules=new, windows=windows, horizon_at=made.plan.horizon_at, text=f"policy {version}"))
+
+
+def act_of_fate(made: World, roll: int) -> None:
+    random = made.random
+    host = random.choice(sorted(made.plan.hosts))
+    lost = [(h, g.gpu) for h, facts in sorted(made.facts.items()) for g in facts.gpus]
+    if roll < 86:
+        gpu = random.randrange(16)
+        made.set_gpu(host, gpu, random.choice([GpuState.QUARANTINED, GpuState.FOREIGN]))
+        made.step()
+    elif roll < 91 and lost:
+        lost_host, gpu = random.choice(lost)
+        made.file(Mend(host=lost_host, gpu=gpu))
+        made.set_gpu(lost_host, gpu, GpuState.CLEAN)
+        made.step()
+    elif roll < 93:
+        made.file(Drain(host=host))
+    elif roll < 97:
+        for drained in [h.id for h in made.plan.hosts.values() if h.is_drained]:
+            made.file(Undrain(host=drained))
+    elif roll < 98:
+        made.sleep_until(made.now + random.choice([HOUR_S, 9 * HOUR_S, 2 * DAY_S]))
+        made.look()
+
+
+def live_through(made: World, *, days: int, has_faults: bool) -> None:
+    """Let people and fate act for some days."""
+    end_at = made.now + days * DAY_S
+    while made.now < end_at and not made.problems:
+        for _ in range(made.random.choice([1, 1, 2, 5])):
+            act(made, has_faults=has_faults)
+            if made.problems:
+                return
+            if made.random.random() < 0.7:
+                made.look()
+        made.run_until(made.now + made.random.choice([1, 60, 600, HOUR_S, 3 * HOUR_S, 9 * HOUR_S, 20 * HOUR_S]))
+        materialise(made)
+
+
+def report(made: World, seed: int) -> str:
+    return f"seed {seed}: " + "\n".join(made.problems[:5])
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_without_faults_every_promise_is_kept(seed: int) -> None:
+    hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}, {"dgx2-a": "a", "dgx2-b": "b", "dgx2-c": "b"}][seed % 3]
+    made = world(seed, hosts=hosts, odds=Odds(crashes=0.05, leaves_early=0.2))
+    live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_with_faults_whoever_was_not_hit_keeps_every_promise(seed: int) -> None:
+    hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}, {"dgx2-a": "a", "dgx2-b": "b", "dgx2-c": "b"}][seed % 3]
+    odds = Odds(start_fails=0.1, crashes=0.1, leaves_early=0.1, vanishes=0.05, ignores_grace=0.3)
+    made = world(seed, hosts=hosts, odds=odds)
+    live_through(made, days=6, has_faults=True)
+    assert not made.problems, report(made, seed)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_with_little_disk_and_tight_limits_no_pool_and_no_limit_is_exceeded(seed: int) -> None:
+    made = world(
+        seed,
+        hosts={"dgx2-a": "s", "dgx2-b": "s"},
+        profile="dgx-2/small-pool",
+        odds=Odds(leaves_early=0.2),
+        limits=Limits(open_reservations=6, gpus_at_once=12, longest_run_s=2 * DAY_S),
+        retention_s=DAY_S,
+    )
+    live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
+def test_a_history_is_the_same_to_the_byte_when_it_is_told_again() -> None:
+    def history() -> World:
+        made = world(7, hosts={"dgx2-a": "a", "dgx2-b": "b"}, odds=Odds(start_fails=0.1, crashes=0.1))
+        made.is_checked = False
+        live_through(made, days=5, has_faults=True)
+        return made
+
+    one, other = history(), history()
+    assert one.changes == other.changes
+    assert repr(one.plan) == repr(other.plan)

@@ -1,0 +1,403 @@
+"""Converging a real store's plan on a simulated host: what happens on the host, and what is remembered of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.core.facts import GpuState, VmEnd
+from scheduler.core.plan import Outcome, PlanChange
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.settings import Settings
+from scheduler.core.spans import HOUR_S, MINUTE_S
+from tests.workers.converge_bench import BEGAN_AT, Worker, World
+from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
+
+
+def test_a_booked_vm_is_pinned_started_warned_stopped_and_cleared_away() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S)
+    world.run(2 * HOUR_S)
+    kinds = [event.kind for event in world.events() if event.reservation == booked]
+    assert kinds == [
+        "span.pinned",
+        "vm.start_asked",
+        "vm.up",
+        "vm.running",
+        "vm.warned",
+        "vm.stop_asked",
+        "vm.off",
+        "vm.removed",
+    ]
+    vm = world.vm(booked)
+    assert vm.end is VmEnd.STOPPED
+    assert vm.is_gone
+    assert world.reservation(booked).spans[0].generation == 1
+    assert world.facts.asked == ()
+    assert {fact.state for fact in world.facts.gpus} == {GpuState.CLEAN}
+
+
+def test_converging_again_writes_nothing_and_asks_nothing() -> None:
+    world = World()
+    world.book("r-1", "4g0-3")
+    world.run(10 * MINUTE_S)
+    before = world.facts, world.store.last_event_seq(), world.store.plan_version(), world.rack_log()
+    for _ in range(5):
+        report = world.worker.converge.converge()
+        assert report.actions == ()
+    assert (world.facts, world.store.last_event_seq(), world.store.plan_version(), world.rack_log()) == before
+
+
+def test_a_shutdown_that_outlasts_many_ticks_is_asked_once() -> None:
+    world = World()
+    booked = world.book("r-1", "1g0", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN))
+    world.run(HOUR_S)
+    for tick in range(100):
+        world.run(HOUR_S + tick)
+    assert world.rack_log("vm.shutdown_asked") == []
+    assert [event.kind for event in world.events("vm.stop_asked")] == ["vm.stop_asked"]
+    assert world.vm(booked).end is None
+
+
+def test_a_guest_that_ignores_the_button_is_asked_through_its_agent_half_way() -> None:
+    world = World()
+    booked = world.book("r-1", "1g0", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.IGNORE_SHUTDOWN, verb=RackVerb.ASK_SHUTDOWN))
+    world.run(2 * HOUR_S)
+    asked = [(event.at - BEGAN_AT, dict(event.facts)["through"]) for event in world.events("vm.stop_asked")]
+    assert asked == [(HOUR_S, "acpi"), (HOUR_S + 150, "agent")]
+    assert world.vm(booked).end is VmEnd.STOPPED
+
+
+def test_a_guest_that_ignores_everything_is_destroyed_after_its_grace_and_its_disk_is_kept() -> None:
+    world = World()
+    booked = world.book("r-1", "1g0", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN, times=9))
+    world.run(2 * HOUR_S)
+    (destroyed,) = world.events("vm.destroy_asked")
+    assert destroyed.at == BEGAN_AT + HOUR_S + 300
+    assert destroyed.is_notice
+    assert world.vm(booked).end is VmEnd.DESTROYED
+    assert [fact.deleted_at for fact in world.facts.disks] == [None]
+
+
+def test_a_vm_that_cannot_be_destroyed_has_its_gpus_quarantined_and_is_reported() -> None:
+    world = World()
+    booked = world.book("r-1", "2g0-1", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN, times=9))
+    world.rack.inject(Fault(kind=FaultKind.FAIL, verb=RackVerb.DESTROY, times=9))
+    world.run(2 * HOUR_S)
+    assert len(world.events("vm.destroy_asked")) == world.settings.destroy_attempts
+    assert world.facts.gpus_out_of_plan == {0, 1}
+    assert world.vm(booked).end is None
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.DRIVER_REFUSED]
+
+
+def test_a_reset_that_is_never_done_is_asked_again_then_after_a_rebind_then_the_gpu_is_quarantined() -> None:
+    world = World()
+    world.book("r-1", "1g0", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_RESET, times=99))
+    world.run(3 * HOUR_S)
+    assert world.facts.gpus_out_of_plan == {0}
+    assert "4 resets" in world.facts.gpus[0].problem
+    assert world.rack_log("device.unbound") == ["device.unbound"] * 2
+
+
+def test_starts_wait_for_the_hand_over_and_say_so() -> None:
+    world = World()
+    world.book("r-1", "4g4-7", end_s=HOUR_S)
+    night = world.book("r-2", "16g0-15", start_s=HOUR_S, end_s=4 * HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.IGNORE_SHUTDOWN, verb=RackVerb.ASK_SHUTDOWN))
+    world.run(HOUR_S + 60)
+    waits = [f for f in world.worker.reports[-1].findings if f.reservation == night]
+    assert [f.why.code for f in waits] == [ReasonCode.WAITS_FOR_HAND_OVER]
+    assert waits[0].why.fact("holder") == "r-1-4g4-7"
+    world.run(2 * HOUR_S)
+    assert world.vm(night).running_at is not None
+
+
+def test_chains_of_disjoint_partitions_run_at_once() -> None:
+    world = World()
+    ids = [world.book(f"r-{n}", f"4g{4 * n}-{4 * n + 3}") for n in range(4)]
+    world.run(10 * MINUTE_S)
+    starts = [world.vm(id_) for id_ in ids]
+    assert all(vm.running_at is not None and vm.running_at < BEGAN_AT + 240 for vm in starts)
+
+
+@pytest.mark.parametrize("verb", [RackVerb.CREATE_DISK, RackVerb.BIND, RackVerb.DEFINE, RackVerb.START])
+@pytest.mark.parametrize("kind", [FaultKind.FAIL, FaultKind.ACT_HALF, FaultKind.LIE, FaultKind.HANG])
+def test_a_start_that_goes_wrong_once_is_tried_again_as_a_new_generation(verb: RackVerb, kind: FaultKind) -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    if kind is FaultKind.HANG and verb is RackVerb.CREATE_DISK:
+        world.rack.inject(Fault(kind=kind, verb=verb, until_at=BEGAN_AT + 600))
+    else:
+        world.rack.inject(Fault(kind=kind, verb=verb))
+    world.run(HOUR_S)
+    assert world.vm(booked).running_at is not None
+    if (kind, verb) != (FaultKind.LIE, RackVerb.BIND):
+        # Devices that are bound already are no worse for a bind that did nothing.
+        first = world.vms(booked)[0]
+        assert first.end in (VmEnd.START_FAILED, VmEnd.VANISHED) or verb is RackVerb.BIND
+    assert len([vm for vm in world.vms(booked) if vm.end is None]) == 1
+
+
+def test_a_start_that_keeps_failing_is_left_to_the_plan_and_says_so() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    world.rack.inject(Fault(kind=FaultKind.FAIL, verb=RackVerb.DEFINE, times=99, message="no machine type"))
+    world.run(HOUR_S)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.START_FAILED] * 3
+    (why,) = [f.why for f in world.worker.reports[-1].findings]
+    assert why.code is ReasonCode.START_FAILED
+    assert "no machine type" in str(why.fact("problem"))
+
+
+def test_a_crashed_guest_is_started_again_three_times_and_then_not_any_more() -> None:
+    world = World()
+    booked = world.book("r-1", "1g0", end_s=8 * HOUR_S)
+    for crash in range(1, 6):
+        world.rack.inject(Fault(kind=FaultKind.GUEST_CRASH, at=BEGAN_AT + crash * HOUR_S))
+    world.run(6 * HOUR_S)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.CRASHED] * 4
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.CRASHED_TOO_OFTEN]
+
+
+def test_a_guest_that_shut_itself_down_is_started_again_only_when_its_owner_asks() -> None:
+    world = World()
+    booked = world.book("r-1", "1g0")
+    world.rack.inject(Fault(kind=FaultKind.GUEST_SHUTDOWN, at=BEGAN_AT + HOUR_S))
+    world.run(HOUR_S + 300)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.SELF_SHUTDOWN]
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.SHUT_ITSELF_DOWN]
+    world.change(booked, restart_after=1)
+    world.run(2 * HOUR_S)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.SELF_SHUTDOWN, None]
+
+
+def test_after_a_host_reboot_a_wanted_vm_runs_as_a_new_generation() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    world.rack.inject(Fault(kind=FaultKind.REBOOT, at=BEGAN_AT + HOUR_S, until_at=BEGAN_AT + HOUR_S + 600))
+    world.run(3 * HOUR_S)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.HOST_REBOOT, None]
+    assert world.vm(booked).running_at is not None
+    kinds = [event.kind for event in world.events("host.unreachable", "host.back", "host.rebooted")]
+    assert kinds == ["host.unreachable", "host.back", "host.rebooted"]
+
+
+def test_a_vm_that_vanished_runs_as_a_new_generation() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    world.rack.inject(Fault(kind=FaultKind.VANISH, at=BEGAN_AT + HOUR_S))
+    world.run(2 * HOUR_S)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.VANISHED, None]
+
+
+def test_a_vm_somebody_destroyed_by_hand_is_left_and_its_booking_says_why() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=2 * HOUR_S)
+    world.run(HOUR_S)
+    drivers = world.rack.drivers()
+    with world.clock.branch():
+        drivers.hypervisor.destroy(world.vm(booked).uuid, timeout_s=60)
+    world.run(HOUR_S + 600)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.UNKNOWN]
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.UNKNOWN_STATE]
+    # Once its time is over by the plan, it is cleared away like any other.
+    world.run(3 * HOUR_S)
+    assert world.vm(booked).is_gone
+
+
+def test_while_the_host_does_not_answer_nothing_is_judged() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.UNREACHABLE, at=BEGAN_AT + HOUR_S - 60, until_at=BEGAN_AT + 2 * HOUR_S))
+    world.run(HOUR_S + 1800)
+    assert world.vm(booked).end is None
+    assert world.facts.unreachable_since_at is not None
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.HOST_UNREACHABLE]
+    world.run(3 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.STOPPED
+
+
+def test_a_foreign_domain_is_reported_never_touched_and_its_gpus_leave_the_plan_until_it_goes() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    stranger = world.rack.make_foreign_domain("bench", (2,))
+    world.run(HOUR_S)
+    assert world.vms(booked) == []
+    assert world.facts.gpus_out_of_plan == {2}
+    assert ReasonCode.GPU_HELD_BY_FOREIGN in {f.why.code for f in world.worker.reports[-1].findings}
+    world.rack.remove_domain(stranger)
+    world.run(2 * HOUR_S)
+    assert world.vm(booked).running_at is not None
+    assert len(world.events("domain.foreign", "domain.foreign_gone")) == 2
+
+
+def test_a_vm_whose_reservation_the_plan_does_not_know_is_left_running() -> None:
+    world, other = World(), World()
+    booked = world.book("r-1", "4g0-3")
+    world.run(HOUR_S)
+    world.worker.kill()
+    # Another database that never heard of the reservation, on the same host.
+    other.rack, other.clock, other.agenda = world.rack, world.clock, world.agenda
+    worker = Worker(other, "worker-2")
+    other.run(5 * HOUR_S, worker=worker)
+    assert world.rack_log("vm.shutdown_asked", "vm.destroy_asked") == []
+    assert [domain.name for domain in other.facts.foreign] == ["r-1-4g0-3"]
+    assert other.facts.gpus_out_of_plan == {0, 1, 2, 3}
+    assert world.vm(booked).end is None
+
+
+def test_running_vms_are_adopted_when_the_facts_are_lost() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=2 * HOUR_S)
+    world.run(HOUR_S)
+    world.worker.converge.release()
+    kept = world.facts
+    assert world.store.acquire_lease("host.dgx2-a", "eraser", now_machine_s=world.clock.machine_s(), ttl_s=60)
+    empty = replace(kept, vms=(), gpus=(), disks=(), asked=(), boot_id=None, seen_at=None)
+    world.store.record_facts(kept.host, "eraser", kept, empty, now_machine_s=world.clock.machine_s())
+    world.store.release_lease("host.dgx2-a", "eraser")
+    world.run(HOUR_S + 60)
+    assert [event.kind for event in world.events("vm.adopted")] == ["vm.adopted"]
+    assert [(vm.generation, vm.end) for vm in world.vms(booked)] == [(1, None)]
+    world.run(3 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.STOPPED
+    assert world.rack_log("vm.running") == ["vm.running"]
+
+
+def test_a_gpu_that_dies_is_quarantined_and_comes_back_when_an_admin_says_it_is_mended() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=4 * HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.GPU_DIES, at=BEGAN_AT + HOUR_S, gpus=(1,), subject="0000:36:00.0"))
+    world.run(2 * HOUR_S)
+    assert world.facts.gpus_out_of_plan == {1}
+    assert world.vm(booked).end is VmEnd.CRASHED
+    assert ReasonCode.GPU_QUARANTINED in {f.why.code for f in world.worker.reports[-1].findings}
+    world.rack.mend_device("0000:36:00.0")
+    host = replace(world.store.load_plan(world.clock.now()).hosts[world.facts.host], mended=((1, world.clock.now()),))
+    world.commit(PlanChange(hosts=(host,)))
+    world.run(3 * HOUR_S)
+    assert world.facts.gpus_out_of_plan == frozenset()
+    assert world.vm(booked).running_at is not None
+
+
+def test_a_stop_ends_a_vm_at_once_and_keeps_its_disk() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    world.run(HOUR_S)
+    world.end_now(booked)
+    world.run(HOUR_S + 600)
+    assert world.vm(booked).end is VmEnd.STOPPED
+    assert [fact.deleted_at for fact in world.facts.disks] == [None]
+
+
+def test_a_vm_whose_span_goes_on_on_the_same_partition_runs_on() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S)
+    span = world.reservation(booked).spans[0]
+    world.run(600)
+    first = replace(span, generation=1)
+    rest = replace(span, start_at=span.end_at, end_at=span.end_at + HOUR_S)
+    world.change(booked, spans=(first, rest))
+    world.run(2 * HOUR_S - 60)
+    assert [(vm.generation, vm.end) for vm in world.vms(booked)] == [(1, None)]
+    world.run(3 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.STOPPED
+
+
+def test_no_start_is_begun_that_could_not_be_up_before_the_end_of_its_span() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.GUEST_CRASH, at=BEGAN_AT + HOUR_S - 200))
+    world.run(HOUR_S + 60)
+    assert [vm.end for vm in world.vms(booked)] == [VmEnd.CRASHED]
+
+
+def test_a_disk_is_deleted_when_its_retention_is_over_and_not_before() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S, disk_until_s=3 * HOUR_S)
+    world.run(HOUR_S + 600)
+    world.change(booked, outcome=Outcome.COMPLETED, ended_at=world.clock.now())
+    world.run(3 * HOUR_S - 1)
+    assert [fact.deleted_at for fact in world.facts.disks] == [None]
+    world.run(4 * HOUR_S)
+    assert world.facts.disks[0].deleted_at is not None
+    assert [event.kind for event in world.events("disk.deleted")] == ["disk.deleted"]
+
+
+def test_a_disk_whose_retention_is_over_is_kept_while_its_reservation_lives() -> None:
+    world = World()
+    world.book("r-1", "4g0-3", end_s=8 * HOUR_S, disk_until_s=3 * HOUR_S)
+    world.run(4 * HOUR_S)
+    assert world.rack_log("disk.deleting") == []
+
+
+def test_the_grace_and_the_warnings_are_those_of_the_window_that_makes_the_guest_leave() -> None:
+    world = World()
+    world.book("r-1", "4g0-3", end_s=2 * HOUR_S)
+    world.open_window(2 * HOUR_S, 4 * HOUR_S, grace_s=120, warnings_s=(3600, 600))
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN, times=9))
+    world.run(3 * HOUR_S)
+    assert [event.at - BEGAN_AT for event in world.events("vm.warned")] == [HOUR_S, 2 * HOUR_S - 600]
+    assert [event.at - BEGAN_AT for event in world.events("vm.destroy_asked")] == [2 * HOUR_S + 120]
+
+
+def test_an_agent_that_is_silent_is_said_and_the_vm_is_left() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3")
+    world.rack.inject(Fault(kind=FaultKind.AGENT_SILENT, at=BEGAN_AT + HOUR_S))
+    world.run(2 * HOUR_S)
+    assert world.vm(booked).is_agent_silent
+    assert world.vm(booked).end is None
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.AGENT_SILENT]
+
+
+def test_a_worker_that_lost_its_lease_begins_no_further_step_and_the_next_one_starts_anew() -> None:
+    world = World(settings=Settings(lease_machine_s=30.0, lease_renew_machine_s=1.0))
+    world.book("r-1", "4g0-3")
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.CREATE_DISK, until_at=BEGAN_AT + 100))
+    world.agenda.at(BEGAN_AT, world.worker.look_once)
+    world.agenda.run_until(BEGAN_AT + 99)
+    world.clock.pass_machine_time(31)
+    second = Worker(world, "worker-2")
+    assert second.converge.converge().is_mine
+    world.agenda.run_until(BEGAN_AT + 110)
+    # The first worker's copy came back after its lease was over: it defined and started nothing.
+    assert world.rack_log("vm.defined") == []
+    assert world.worker.converge.converge().is_mine is False
+
+
+def test_a_killed_worker_is_followed_by_one_that_adopts_what_came_up_meanwhile() -> None:
+    world = World(settings=Settings(lease_machine_s=15.0, lease_renew_machine_s=5.0))
+    booked = world.book("r-1", "4g0-3")
+    world.agenda.at(BEGAN_AT, world.worker.look_once)
+    while "vm.starting" not in world.rack_log():
+        world.agenda.run_until(world.clock.now() + 1)
+        world.worker.converge.converge()
+    world.worker.kill()
+    world.clock.pass_machine_time(16)
+    second = Worker(world, "worker-2")
+    while world.clock.now() < BEGAN_AT + 600:
+        second.converge.converge()
+        world.agenda.run_until(world.clock.now() + 1)
+    assert [(vm.generation, vm.end) for vm in world.vms(booked)] == [(1, None)]
+    assert world.vm(booked).running_at is not None
+
+
+def test_a_plan_that_moved_on_before_the_pin_is_loaded_again() -> None:
+    worlds: list[World] = []
+    commits: list[str] = []
+
+    def somebody_else_commits(point: str) -> None:
+        if point == "facts:after" and not commits:
+            commits.append(point)
+            worlds[0].book("r-2", "1g8")
+
+    worlds.append(World(on_commit=somebody_else_commits))
+    booked = worlds[0].book("r-1", "4g0-3")
+    worlds[0].run(600)
+    assert commits == ["facts:after"]
+    assert worlds[0].vm(booked).running_at is not None

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Write requirements/*.txt from pyproject.toml: exact versions with hashes, for every platform and Python that we support.
+# Pins that still fit are kept; UPGRADE=1 takes the newest of everything.
+#
+#   tools/lock.sh UV
+set -eu
+
+cd "$(dirname "$0")/.."
+uv=$1
+mkdir -p requirements
+
+compile() {
+    out=$1
+    shift
+    # No address of an index and no path may be written; --no-build keeps to packages that have wheels.
+    "$uv" pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-build \
+        --no-annotate --custom-compile-command "make lock" ${UPGRADE:+--upgrade} \
+        "$@" --output-file "$out" pyproject.toml
+}
+
+# dev holds everything; the other two are held to its versions, so one version of a package is tested and shipped.
+compile requirements/dev.txt --extra dev
+UPGRADE=
+compile requirements/server.txt --extra server --constraint requirements/dev.txt
+compile requirements/client.txt --constraint requirements/dev.txt

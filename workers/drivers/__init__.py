@@ -1,0 +1,1 @@
+"""Implementations of the ports: real machinery, and a simulated rack."""
