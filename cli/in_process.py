@@ -16,6 +16,7 @@ from scheduler.core.facts import HostFacts
 from scheduler.core.intents import AddHost, FiledIntent, Intent
 from scheduler.core.plan import Decided, Plan
 from scheduler.core.replay import Agenda, VirtualClock
+from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import HostId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
@@ -33,6 +34,8 @@ from workers.runners import AgendaRunner
 
 MOST_ROUNDS = 50
 """How often plan and hosts may wake each other at one instant before that is called a defect."""
+LOOK_AGAIN_S = 30
+"""When a host is looked at again that could not be, or not by this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,21 +253,33 @@ class Worker:
             new_token=home.next_token,
         )
         self.is_woken = True
+        self.is_at_work = False
+        """Its converge is running right now."""
         self._converge_due_at: Instant | None = None
         self._seen_due_at: Instant | None = None
 
     @property
     def due_at(self) -> Instant | None:
         """When there is something to see or to do next, as far as the clock tells."""
-        return min((at for at in (self._converge_due_at, self._rack.next_due_at()) if at is not None), default=None)
+        instants = (self._converge_due_at, self._rack.next_due_at())
+        # What came due on the host and was not seen yet is seen when somebody gets to look again.
+        return min((at for at in instants if at is not None and at > self._home.clock.now()), default=None)
 
     def is_due(self, now: Instant) -> bool:
         return self.is_woken or (self._seen_due_at is not None and self._seen_due_at <= now)
 
     def converge(self) -> None:
         self.is_woken = False
-        report = self._converge.converge()
+        self.is_at_work = True
+        try:
+            report = self._converge.converge()
+        finally:
+            self.is_at_work = False
         self._converge_due_at = report.next_due_at
+        is_blind = any(finding.why.code is ReasonCode.HOST_UNREACHABLE for finding in report.findings)
+        if not report.is_mine or report.problem or is_blind:
+            # In service the next tick looks again; here nothing else would.
+            self._converge_due_at = self._home.clock.now() + LOOK_AGAIN_S
         self._seen_due_at = self.due_at
 
 

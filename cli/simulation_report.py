@@ -68,9 +68,7 @@ def _shades(window: Window) -> list[Shade]:
     closed = window.closed_span
     shades = []
     if closed is not None:
-        shades.append(
-            Shade(start_at=closed.start_at, end_at=closed.end_at, label=f"{window.name} {window.state.value}")
-        )
+        shades.append(Shade(start_at=closed.start_at, end_at=closed.end_at, label=window.name))
     if window.state is WindowState.RELEASED and window.gift_from_at is not None:
         shades.append(Shade(start_at=window.gift_from_at, end_at=window.end_at, label="released"))
     return shades

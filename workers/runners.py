@@ -105,6 +105,8 @@ class AgendaRunner:
         self._clock = clock
         self._lines = _Lines()
         self._is_killed = False
+        self._held: list[Callable[[], None]] | None = None
+        """What came due while the worker's process was stopped; None while it runs."""
 
     def run(self, key: str, steps: Steps, done: Done) -> None:
         if self._is_killed:
@@ -117,10 +119,23 @@ class AgendaRunner:
         """Let no later step of any chain run, as when the worker's process is killed."""
         self._is_killed = True
 
+    def pause(self) -> None:
+        """Let what follows wait for `resume`, as when the worker's process is stopped; a step under way ends."""
+        self._held = self._held or []
+
+    def resume(self) -> None:
+        """Let what waited run now."""
+        held, self._held = self._held or [], None
+        for call in held:
+            self._agenda.at(self._clock.now(), call)
+
     def _enter(self, key: str, chain: _Chain, number: int) -> None:
         self._agenda.at(self._clock.now(), lambda: self._step(key, chain, number))
 
     def _step(self, key: str, chain: _Chain, number: int) -> None:
+        if self._held is not None:
+            self._held.append(lambda: self._step(key, chain, number))
+            return
         if self._is_killed:
             return
         failure: Exception | None = None
@@ -136,6 +151,9 @@ class AgendaRunner:
             self._agenda.at(branch.now, lambda: self._finish(key, chain, failure))
 
     def _finish(self, key: str, chain: _Chain, failure: Exception | None) -> None:
+        if self._held is not None:
+            self._held.append(lambda: self._finish(key, chain, failure))
+            return
         if self._is_killed:
             return
         following = self._lines.leave(key)

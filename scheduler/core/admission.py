@@ -7,11 +7,13 @@ from scheduler.core.draft import Draft
 from scheduler.core.plan import BookedSpan, Queue, Reservation, Rules
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Request, ReservationId
-from scheduler.core.spans import Instant
+from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.windows import Layout
 
 LONGEST_NAME = 64
 LONGEST_SSH_KEY = 16_384
+MOST_STORABLE_GPUS = 2**31 - 1
+SSH_KEY_TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 SMALLEST_DISK_GIB = 10
 
 
@@ -28,13 +30,15 @@ def check(
     reasons = [*_check_texts(ask), *_check_times(draft, ask)]
     if queue is None:
         known = ", ".join(q.name for q in rules.queues)
-        reasons.append(reason(ReasonCode.UNKNOWN_QUEUE, queue=ask.queue, queues=known))
+        reasons.append(reason(ReasonCode.UNKNOWN_QUEUE, queue=storable_text(ask.queue), queues=known))
     else:
         reasons += _check_size(draft, ask, queue)
         reasons += _check_boundary(draft, ask)
     image = ask.image if ask.image is not None else (rules.images[0] if rules.images else "")
     if image not in rules.images:
-        reasons.append(reason(ReasonCode.UNKNOWN_IMAGE, image=image, images=", ".join(rules.images) or "none"))
+        reasons.append(
+            reason(ReasonCode.UNKNOWN_IMAGE, image=storable_text(image), images=", ".join(rules.images) or "none")
+        )
     disk_gib, disk_reasons = _disk_size(draft, rules, queue, ask)
     reasons += disk_reasons
     reasons += _check_open_limit(draft, rules, ask)
@@ -61,16 +65,30 @@ def check(
     )
 
 
+def storable_text(text: str) -> str:
+    """Return a text of a refused ask as it can be kept in any database: printable, and not endless."""
+    return "".join(c if c.isprintable() else "?" for c in text[: 4 * LONGEST_NAME])
+
+
+def storable_number(number: int, *, most: int = FOREVER) -> int:
+    """Return a number of a refused ask as it can be kept in any database."""
+    return max(-most, min(number, most))
+
+
 def _check_texts(ask: Ask) -> list[Reason]:
     reasons = []
     if not ask.owner or len(ask.owner) > LONGEST_NAME or not ask.owner.isprintable():
         problem = f"give 1 to {LONGEST_NAME} printable characters"
-        reasons.append(reason(ReasonCode.BAD_TEXT, field="owner", value=ask.owner[:LONGEST_NAME], problem=problem))
+        reasons.append(
+            reason(ReasonCode.BAD_TEXT, field="owner", value=storable_text(ask.owner[:LONGEST_NAME]), problem=problem)
+        )
     if ask.ssh_key is not None:
-        fields = ask.ssh_key.split()
-        if len(ask.ssh_key) > LONGEST_SSH_KEY or "\n" in ask.ssh_key.strip() or len(fields) < 2:
+        key = ask.ssh_key.strip()
+        is_key = key.startswith(SSH_KEY_TYPES) and len(key.split()) >= 2 and key.isprintable()
+        if not is_key or len(key) > LONGEST_SSH_KEY:
             problem = "give one line of an OpenSSH public key, such as the content of ~/.ssh/id_ed25519.pub"
-            reasons.append(reason(ReasonCode.BAD_TEXT, field="ssh_key", value=ask.ssh_key[:40], problem=problem))
+            value = storable_text(ask.ssh_key[:40])
+            reasons.append(reason(ReasonCode.BAD_TEXT, field="ssh_key", value=value, problem=problem))
     return reasons
 
 

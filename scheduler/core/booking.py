@@ -270,7 +270,8 @@ def _follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     if has_started(reservation) or reservation.request.continues is not None:
         draft.keep_disk_until(disk.id, until_at)
         return
-    first = reservation.spans[0]
+    # Not the first of all: that one may have passed without a start.
+    first = next((span for span in reservation.spans if span.end_at > draft.now), reservation.spans[-1])
     draft.disks[disk.id] = replace(
         disk, storage=draft.hosts[first.host].storage, from_at=first.start_at, until_at=until_at
     )
@@ -310,16 +311,30 @@ def compress(draft: Draft) -> None:
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
-        def is_earlier(spans: tuple[BookedSpan, ...], old: tuple[BookedSpan, ...] = old) -> bool:
+        def is_earlier(
+            spans: tuple[BookedSpan, ...],
+            old: tuple[BookedSpan, ...] = old,
+            request: Request = reservation.request,
+        ) -> bool:
             before, after = (old[0].start_at, old[-1].end_at), (spans[0].start_at, spans[-1].end_at)
-            return after != before and after[0] <= before[0] and after[1] <= before[1]
+            is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
+            return is_better and not check_gpus_at_once(draft, request, spans)
 
         rebook(draft, reservation, accept=is_earlier)
 
 
-def hours_ahead(draft: Draft) -> dict[ReservationId, int]:
-    """Return the hours that the movable spans of each live reservation deliver."""
+def is_stuck(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a booking lies where nothing may be booked anew, for want of another place: lost GPUs, a drained host."""
+    return any(draft.is_lost(span) or draft.hosts[span.host].is_drained for span in movable(draft, reservation))
+
+
+def hours_ahead(draft: Draft, *, stuck: ReservationId | None = None) -> dict[ReservationId, int]:
+    """Return the hours that the movable spans of each live reservation deliver.
+
+    Without those that are stuck, `stuck` excepted: what they wait for must not hold up everybody else.
+    """
     live = [r for r in draft.reservations.values() if r.outcome is None and _is_ahead(draft, r)]
+    live = [r for r in live if r.id == stuck or not is_stuck(draft, r)]
     return {r.id: sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r)) for r in live}
 
 
@@ -328,16 +343,18 @@ def replan(
     *,
     first: Callable[[], None] | None = None,
     hours_by_id: Mapping[ReservationId, int] | None = None,
+    stuck: ReservationId | None = None,
 ) -> ReservationId | None:
     """Take all movable bookings out, do `first`, and place them again. None: done, and every promise holds.
 
-    `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now.
+    `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now. Bookings that are
+    stuck stay where they are, but for `stuck`.
 
     Else everything is as it was, and the reservation whose promise did not hold is returned. This is what makes a
     boundary a free defragmentation: resumes are placed largest first, on blocks that are all free.
     """
     with draft.attempt() as attempt:
-        run_s_by_id = hours_ahead(draft) if hours_by_id is None else hours_by_id
+        run_s_by_id = hours_ahead(draft, stuck=stuck) if hours_by_id is None else hours_by_id
         live = [draft.reservations[key] for key in run_s_by_id]
         for reservation in live:
             gone = movable(draft, reservation)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from scheduler.core.booking import compress, hours_ahead, keeps_promise, lengthen, movable, rebook, replan, room_until_at
+from scheduler.core.booking import compress, hours_ahead, is_stuck, keeps_promise, lengthen, movable, rebook, replan, room_until_at
 from scheduler.core.draft import Draft
 from scheduler.core.intents import ApplyPolicy
 from scheduler.core.plan import BookedSpan, Reservation, event
@@ -185,6 +185,9 @@ def _cut_at_new_edges(draft: Draft) -> list[Reason]:
     refused = []
     for key in sorted(draft.reservations):
         reservation = draft.reservations[key]
+        if is_stuck(draft, reservation) and not _lies_well(draft, reservation):
+            refused.append(_would_break(draft, key, "its place falls into a new window, and there is no other place"))
+            continue
         span = reservation.span_at(draft.now)
         if reservation.outcome is not None or span is None:
             continue
@@ -206,6 +209,19 @@ def _cut_at_new_edges(draft: Draft) -> list[Reason]:
             continue
         lengthen(draft, reservation, span, stretch.end_at)
     return refused
+
+
+def _lies_well(draft: Draft, reservation: Reservation) -> bool:
+    """Whether the windows let a reservation run where its movable spans are."""
+    request = reservation.request
+
+    def lies_well(span: BookedSpan) -> bool:
+        stretches = draft.stretches_of(
+            span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+        )
+        return any(s.start_at <= span.start_at and span.end_at <= s.end_at for s in stretches)
+
+    return all(lies_well(span) for span in movable(draft, reservation))
 
 
 def _would_break(draft: Draft, reservation_id: ReservationId, problem: str) -> Reason:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scheduler.core import admission
 from scheduler.core.booking import admit
+from scheduler.core.bounds import Estimates
 from scheduler.core.draft import Draft
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.phases import Phase, phase_of
@@ -27,11 +28,20 @@ class Quote:
 
     plan_version: int
     promise: Promise | None
+    likely_start_at: Instant | None
+    """When the guest will probably run: by what starts took lately, not by bounds. No promise."""
     spans: tuple[BookedSpan, ...]
     reasons: tuple[Reason, ...]
 
 
-def quote(plan: Plan, facts: Mapping[HostId, HostFacts], ask: Ask, now: Instant, settings: Settings) -> Quote:
+def quote(
+    plan: Plan,
+    facts: Mapping[HostId, HostFacts],
+    ask: Ask,
+    now: Instant,
+    settings: Settings,
+    estimates: Estimates | None = None,
+) -> Quote:
     """Return what a submit of this ask would be told, without booking it."""
     draft = Draft(plan, facts, now, settings)
     request, reasons = admission.check(draft, ask, reservation=QUOTED)
@@ -39,9 +49,15 @@ def quote(plan: Plan, facts: Mapping[HostId, HostFacts], ask: Ask, now: Instant,
     if request is not None:
         reservation, reasons = admit(draft, request)
     if reservation is None:
-        return Quote(plan_version=plan.version, promise=None, spans=(), reasons=reasons)
+        return Quote(plan_version=plan.version, promise=None, likely_start_at=None, spans=(), reasons=reasons)
+    first = reservation.spans[0]
+    start_s = (estimates or Estimates()).likely_start_s(plan.hosts[first.host].profile, ask.gpus)
     return Quote(
-        plan_version=plan.version, promise=reservation.promise, spans=reservation.spans, reasons=reservation.reasons
+        plan_version=plan.version,
+        promise=reservation.promise,
+        likely_start_at=max(first.start_at + start_s, ask.not_before_at or 0),
+        spans=reservation.spans,
+        reasons=reservation.reasons,
     )
 
 

@@ -6,6 +6,7 @@ Holds values only; how a look becomes facts is in `witness`, what to do about th
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from scheduler.core.requests import DiskId, HostId, ReservationId
@@ -15,6 +16,7 @@ from scheduler.core.topology import PartitionId
 _DOMAINS = uuid5(NAMESPACE_URL, "nightshift:domain")
 
 
+@lru_cache(maxsize=1 << 14)
 def domain_uuid(reservation: ReservationId, generation: int) -> UUID:
     """Return the UUID of one start of a reservation's VM: a late actor can only ever address its own start."""
     return uuid5(_DOMAINS, f"{reservation}/{generation}")

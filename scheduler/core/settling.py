@@ -209,7 +209,7 @@ def _move_lost(draft: Draft, reservation: Reservation) -> None:
     if rebook(draft, reservation, accept=keeps_promise(draft, reservation)):
         draft.note("reservation.moved", reservation, off=lost[0].partition, host=lost[0].host)
         return
-    if replan(draft) is None:
+    if replan(draft, stuck=reservation.id) is None:
         draft.note("reservation.moved", reservation, off=lost[0].partition, host=lost[0].host)
         return
     if rebook(draft, reservation, is_fault=True, accept=lambda _: True):

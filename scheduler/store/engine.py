@@ -105,7 +105,7 @@ class Database:
         Without it a reader of `seq > n` could pass over a row whose transaction took its number first and ended last.
         Call it last before the insert. On SQLite writers are alone anyway.
         """
-        if self.dialect == "postgresqlX":
+        if self.dialect == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ORDER_LOCK})
 
     def _turn(self, *, queues: bool) -> AbstractContextManager[None]:

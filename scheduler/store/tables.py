@@ -105,8 +105,8 @@ class WindowRow(Row, table=True):
 class ReservationRow(Row, table=True):
     __tablename__ = "reservation"
     __table_args__ = (
-        _check("gpus_positive", "gpus > 0"),
-        _check("run_positive", "run_s > 0"),
+        _check("gpus_positive", "gpus > 0 OR coalesce(outcome, '') = 'refused'"),
+        _check("run_positive", "run_s > 0 OR coalesce(outcome, '') = 'refused'"),
         _check("promise_whole", "(start_by_at IS NULL) = (end_by_at IS NULL)"),
         _check("promise_in_order", "start_by_at <= end_by_at"),
         _check("closed_has_outcome", "NOT is_closed OR outcome IS NOT NULL"),

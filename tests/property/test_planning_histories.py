@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.core.explaining import quote, why
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import (
     ApplyPolicy,
@@ -20,7 +21,9 @@ from scheduler.core.intents import (
     Submit,
     Undrain,
 )
+from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Limits
+from scheduler.core.reasons import sentence
 from scheduler.core.requests import Ask, AtBoundary, HostId, Role
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from tests.property.worlds import Odds, World, materialise, nights, rules, world
@@ -70,7 +73,9 @@ def act(made: World, *, has_faults: bool) -> None:
     random = made.random
     roll = random.randrange(100)
     known = sorted(made.plan.reservations)
-    if roll < 50:
+    if roll < 10:
+        ask_first(made)
+    elif roll < 50:
         asks = [Submit(ask=random_ask(made)) for _ in range(random.choice([1, 1, 2, 4]))]
         made.file(*asks)
     elif roll < 60 and known:
@@ -86,6 +91,30 @@ def act(made: World, *, has_faults: bool) -> None:
         change_policy(made)
     elif has_faults:
         act_of_fate(made, roll)
+
+
+def ask_first(made: World) -> None:
+    """Ask for a quote, then for the same: what was quoted is what is promised. And why is always answered."""
+    made.look()
+    asked = random_ask(made)
+    quoted = quote(made.plan, made.facts, asked, made.now, made.settings)
+    known = {key: r.promise for key, r in made.plan.reservations.items()}
+    made.file(Submit(ask=asked))
+    new = made.changes[-1][1].decided[-1]
+    admitted = next(r for r in made.changes[-1][1].reservations if r.id == new.reservation)
+    if (quoted.promise, [r.code for r in quoted.reasons]) != (admitted.promise, [r.code for r in new.reasons]):
+        made.problems.append(f"{made.now}: quoted {quoted}, got {admitted}")
+    made.problems += [
+        f"{made.now}: a submit changed the promise of {key}"
+        for key, promise in known.items()
+        if key in made.plan.reservations and made.plan.reservations[key].promise != promise
+    ]
+    for r in made.plan.reservations.values():
+        reasons = why(made.plan, made.facts, r, made.now, made.settings)
+        vms = [vm for host in made.facts.values() for vm in host.vms if vm.reservation == r.id]
+        if not reasons and phase_of(r, vms, made.now) is not Phase.RUNNING:
+            made.problems.append(f"{made.now}: {r.id} does not run, and nothing says why")
+        made.problems += [f"{made.now}: {r.id} is told {sentence(x)}" for x in reasons if "?" in sentence(x)]
 
 
 def change_policy(made: World) -> None:

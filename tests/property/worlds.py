@@ -390,8 +390,19 @@ class World:
             is_changed = self.converge()
             change = self.step()
             if not is_changed and change.is_empty:
+                self._check_quiet()
                 return
         self.problems.append(f"{self.now}: converge and plan never come to rest")
+
+    def _check_quiet(self) -> None:
+        """Until the next due instant nothing is to be planned, as long as nothing happens."""
+        due_at = next_plan_due_at(self.plan, self.facts, self.now, self.settings)
+        if not self.is_checked or due_at is None or due_at <= self.now + 1 or self.random.random() > 0.1:
+            return
+        for at in (due_at - 1, self.random.randint(self.now + 1, due_at - 1)):
+            early = step(self.plan, (), self.facts, at, settings=self.settings, profiles=dgx2)
+            if not early.is_empty:
+                self.problems.append(f"{self.now}: not due before {due_at}, yet at {at}: {_short(early, self.plan)}")
 
     def sleep_until(self, at: Instant) -> None:
         """Nobody looks until then: every promise that suffers from it was hit by a fault."""

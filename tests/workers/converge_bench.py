@@ -109,7 +109,7 @@ class World:
         self.settings = settings
         self.clock = VirtualClock(BEGAN_AT)
         self.agenda = Agenda(self.clock)
-        self.store = Store.open("sqlite://", durability="off", profiles=load_profile, on_commit=on_commit)
+        self.store = Store.open("sqlite://", durability="off", profiles=lambda name: PROFILE, on_commit=on_commit)
         self.store.migrate()
         self.rack = SimulatedRack(
             None, HOST, PROFILE, self.clock, seed=seed, images=[IMAGE], durability=Durability.FAST

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from scheduler.core.facts import GpuState, VmEnd
+from scheduler.core.plan import Outcome
 from scheduler.core.requests import ReservationId
 from scheduler.core.spans import HOUR_S
-from tests.workers.converge_bench import HOST, Worker, World
+from tests.workers.converge_bench import BEGAN_AT, HOST, Worker, World
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
 from workers.ports import Drivers
 
@@ -79,6 +80,14 @@ def tell_story(reaper: Reaper) -> World:
     world.book("r-3", "16g0-15", start_s=HOUR_S, end_s=2 * HOUR_S, disk_until_s=3 * HOUR_S)
     world.rack.inject(Fault(kind=FaultKind.IGNORE_SHUTDOWN, verb=RackVerb.ASK_SHUTDOWN, subject="r-1", times=9))
     world.rack.inject(Fault(kind=FaultKind.AGENT_SILENT, verb=RackVerb.ASK_SHUTDOWN, subject="r-1", after_s=1))
+
+    def end_of_the_night() -> None:
+        # The planner's commit: it is the worker that is killed here.
+        armed, reaper.is_armed = reaper.is_armed, False
+        world.change(ReservationId("r-3"), outcome=Outcome.COMPLETED, ended_at=world.clock.now())
+        reaper.is_armed = armed
+
+    world.agenda.at(BEGAN_AT + 2 * HOUR_S + 600, end_of_the_night)
     reaper.is_armed = True
     first = Worker(world, "worker-1", watched(world.rack.drivers(), reaper))
     try:

@@ -172,28 +172,54 @@ def test_a_reader_that_follows_the_numbers_never_passes_over_an_event(
     shared = open_store()
     stores = [open_store() if database.is_shared else shared for _ in range(3)]
     each_writes = 20
-    seen: list[tuple[int, Event]] = []
-    start = threading.Barrier(4)
+    start, written = threading.Barrier(3), threading.Semaphore(0)
 
     def write(store: Store, name: str) -> None:
         start.wait(30)
         for n in range(each_writes):
             store.append_events([event(f"{name} {n}", 1)])
+            written.release()
 
     writers = [threading.Thread(target=write, args=(each, f"t{i}")) for i, each in enumerate(stores)]
     for writer in writers:
         writer.start()
-    start.wait(30)
-    last, still_writing = 0, True
-    while True:
-        page = shared.events(after_seq=last)
-        if not page and not still_writing:
-            break
-        seen.extend(page)
-        last = page[-1][0] if page else last
-        # Asked before the next look: what was written by then will be on its page.
-        still_writing = any(writer.is_alive() for writer in writers)
+    seen: list[tuple[int, Event]] = []
+    for _ in range(3 * each_writes):
+        # One look after each commit, while the other writers are somewhere inside of theirs.
+        assert written.acquire(timeout=30)
+        seen.extend(shared.events(after_seq=seen[-1][0] if seen else 0))
+    for writer in writers:
+        writer.join(60)
     assert len(seen) == 3 * each_writes
+
+
+@pytest.mark.parametrize("kind", ["event", "intent"])
+def test_a_later_number_is_not_committed_before_an_earlier_one(
+    open_store: OpenStore, database: TestDatabase, kind: str
+) -> None:
+    later_ended_first: list[bool] = []
+
+    def append(store: Store, name: str) -> None:
+        if kind == "event":
+            store.append_events([event(name, 1)])
+        else:
+            store.file_intent(Drain(host=HOST_A), at=1, author=name, role=Role.ADMIN)
+
+    def while_the_first_has_its_number(point: str) -> None:
+        if point == f"{kind}:before" and not later.ident:
+            later.start()
+            later.join(0.2)
+            later_ended_first.append(not later.is_alive())
+
+    first = open_store(on_commit=while_the_first_has_its_number)
+    second = open_store() if database.is_shared else first
+    later = threading.Thread(target=append, args=(second, "second"))
+    append(first, "first")
+    later.join(60)
+
+    assert later_ended_first == [False]
+    names = [each.kind for _, each in first.events()] or [each.author for each in first.open_intents()]
+    assert names == ["first", "second"]
 
 
 @pytest.mark.parametrize("count", [0, 1])

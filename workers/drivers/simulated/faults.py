@@ -163,6 +163,11 @@ def use_up(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("UPDATE faults SET times_left = 0 WHERE id = ?", (number,))
 
 
+def clear(connection: sqlite3.Connection) -> None:
+    """Mark all faults that wait for a call as over."""
+    connection.execute("UPDATE faults SET times_left = 0 WHERE verb IS NOT NULL AND at IS NULL")
+
+
 def has_any_for(connection: sqlite3.Connection, verb: RackVerb) -> bool:
     """Whether some fault waits for a call of this verb."""
     row = connection.execute("SELECT 1 FROM faults WHERE verb = ? AND times_left > 0 LIMIT 1", (verb.value,)).fetchone()

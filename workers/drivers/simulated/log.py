@@ -8,7 +8,7 @@ A line's instant is when it happened, not when somebody looked. Lines are in ord
 `vm.vanished` `vm.undefined` · `disk.copying` `disk.made` `disk.cut_off` `disk.deleting` `disk.deleted`
 `image.installed` · `device.bound` `device.unbound` `reset.asked` `gpu.reset` `device.reset` `gpu.died` `gpu.mended` ·
 `fabric.activated` `fabric.deactivated` · `host.made` `host.rebooted` `host.unreachable` `host.reachable` ·
-`verb.refused` `fault.injected` `fault.<kind>` `fault.missed`.
+`verb.refused` `faults.cleared` `fault.injected` `fault.<kind>` `fault.missed`.
 """
 
 import json

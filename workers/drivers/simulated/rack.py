@@ -126,6 +126,12 @@ class SimulatedRack:
             )
             return number
 
+    def clear_faults(self) -> None:
+        """Take back every fault that waits for a call; what has befallen the host already stays."""
+        with self._calls.beside(self._calls.clock.now()) as state:
+            faults.clear(state.connection)
+            state.log("faults.cleared")
+
     def reboot(self, now: Instant, *, down_s: int = DEFAULT_OUTAGE_S) -> None:
         """Reboot the host now; it answers again `down_s` later."""
         with self._calls.beside(now) as state:

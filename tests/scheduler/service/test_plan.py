@@ -1,0 +1,258 @@
+"""The plan task on real databases: intents in order, one winner at a time, limits that two at once cannot pass."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from policies.loading import load_policy
+from policies.ticker import apply_intent
+from scheduler.core.explaining import QUOTED
+from scheduler.core.intents import AddHost, Cancel, Extend, Submit, reservation_id
+from scheduler.core.plan import Decided
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.replay import VirtualClock
+from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
+from scheduler.core.settings import Settings
+from scheduler.core.spans import HOUR_S
+from scheduler.profiles.loading import load_profile
+from scheduler.service.plan import PlanTask
+from scheduler.service.plan_cache import PlanCache
+from scheduler.service.quote import quote_ask
+from scheduler.service.submit import Desk
+from scheduler.service.why import UnknownReservation, why_waits
+from scheduler.store.store import Store
+
+MONDAY_AT = 1_772_434_800  # 2026-03-02 08:00 in Berlin
+HOST = HostId("dgx2-a")
+SETTINGS = Settings()
+PROFILE = load_profile("dgx-2")
+POLICY = """
+version: 1
+zone: Europe/Berlin
+layouts:
+  day: {sizes: [1, 2, 4, 8], queues: [interactive]}
+  night: {sizes: [16], queues: [hpc]}
+outside: day
+queues:
+  interactive: {at_boundary: park}
+  hpc: {at_boundary: finish, scratch: true}
+images: [ubuntu]
+limits: {open_reservations: 3}
+windows:
+  - {name: night, layout: night, opens: "0 20 * * *", for: 12h, only_if_queued: true}
+"""
+
+
+class Nobody:
+    """Wakes nobody: these tests say themselves who looks."""
+
+    def plan(self) -> None:
+        pass
+
+    def host(self, host: HostId) -> None:
+        pass
+
+
+class Office:
+    """A desk and as many plan tasks as a test wants, on one database."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.clock = VirtualClock(MONDAY_AT)
+        self.desk = Desk(store=store, clock=self.clock, wake=Nobody())
+        policy = load_policy(POLICY, source="policy.yaml")
+        assert not isinstance(policy, tuple), policy
+        self.task = self.new_task()
+        host = AddHost(host=HOST, profile="dgx-2", storage=HOST)
+        apply = apply_intent(policy, [HOST], now=MONDAY_AT, version=1, settings=SETTINGS)
+        self.desk.file(host, author="root", role=Role.ADMIN)
+        self.desk.file(apply, author="root", role=Role.ADMIN)
+        self.task.run()
+
+    def new_task(self) -> PlanTask:
+        return PlanTask(
+            store=self.store,
+            clock=self.clock,
+            wake=Nobody(),
+            plans=PlanCache(self.store, self.clock),
+            settings=SETTINGS,
+            profiles=lambda _: PROFILE,
+        )
+
+    def submit(self, author: str, gpus: int = 1, **wish: object) -> int:
+        ask = replace(Ask(owner=author, queue="interactive", gpus=gpus, run_s=HOUR_S), **wish)  # type: ignore[arg-type]
+        role = Role.STUDENT if ask.owner == author else Role.ADMIN
+        return self.desk.file(Submit(ask=ask), author=author, role=role).seq
+
+    def decided(self, seq: int) -> Decided:
+        found = self.desk.decision(seq)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def office(store: Store) -> Office:
+    return Office(store)
+
+
+def test_intents_are_decided_in_the_order_in_which_they_came(office: Office) -> None:
+    seqs = [office.submit(f"student-{number}", gpus=8) for number in range(3)]
+    office.task.run()
+    plan = office.store.load_plan(now=MONDAY_AT)
+    starts = [plan.reservations[reservation_id(seq)].spans[0].start_at for seq in seqs]
+    assert starts[0] == starts[1] == MONDAY_AT
+    assert starts[2] > MONDAY_AT
+
+
+def test_a_run_without_news_changes_nothing(office: Office) -> None:
+    office.submit("ada")
+    first = office.task.run()
+    assert first.is_changed
+    assert office.task.run() == replace(first, is_changed=False)
+
+
+def test_a_plan_task_that_lost_its_commit_decides_anew_on_the_newer_plan(office: Office) -> None:
+    slow, fast = office.new_task(), office.new_task()
+    slow.run()
+    slow.plans.current()
+    office.submit("ada", gpus=8)
+    fast.run()
+    second = office.submit("bela", gpus=8)
+    assert slow.run().is_changed
+    plan = office.store.load_plan(now=MONDAY_AT)
+    assert plan.reservations[reservation_id(second)].spans[0].start_at == MONDAY_AT
+    assert len({r.spans[0].partition for r in plan.reservations.values()}) == 2
+
+
+def test_requests_at_once_cannot_pass_a_limit_together(office: Office) -> None:
+    tasks = [office.new_task() for _ in range(4)]
+
+    def ask_and_plan(task: PlanTask) -> int:
+        seq = office.submit("ada")
+        task.run()
+        return seq
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        seqs = [seq for round_ in range(2) for seq in pool.map(ask_and_plan, tasks)]
+    office.task.run()
+    outcomes = [office.decided(seq) for seq in seqs]
+    assert sum(decided.is_accepted for decided in outcomes) == 3
+    refused = [decided for decided in outcomes if not decided.is_accepted]
+    assert {r.code for decided in refused for r in decided.reasons} == {ReasonCode.LIMIT}
+
+
+def test_an_intent_is_decided_once_however_many_tasks_run(office: Office) -> None:
+    seq = office.submit("ada")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda task: task.run(), [office.new_task() for _ in range(4)]))
+    told = [e for _, e in office.store.events(limit=1000) if e.kind == "reservation.promised"]
+    assert [e.reservation for e in told] == [reservation_id(seq)]
+
+
+def test_a_quote_books_nothing_and_says_what_a_submit_would_be_told(office: Office) -> None:
+    ask = Ask(owner="ada", queue="interactive", gpus=4, run_s=15 * HOUR_S)
+    plans = PlanCache(office.store, office.clock)
+    quote = quote_ask(ask, store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
+    version = office.store.plan_version()
+    assert quote.plan_version == version
+    assert QUOTED not in office.store.load_plan(now=MONDAY_AT).reservations
+    seq = office.submit("ada", gpus=4, run_s=15 * HOUR_S)
+    office.task.run()
+    booked = office.store.load_plan(now=MONDAY_AT).reservations[reservation_id(seq)]
+    assert (quote.promise, quote.spans) == (booked.promise, booked.spans)
+    assert len(quote.spans) == 2
+    assert quote.promise is not None
+    assert quote.likely_start_at is not None
+    assert quote.likely_start_at < quote.promise.start_by_at
+
+
+def test_a_quote_that_is_a_no_has_reasons(office: Office) -> None:
+    ask = Ask(owner="ada", queue="interactive", gpus=3, run_s=HOUR_S)
+    plans = PlanCache(office.store, office.clock)
+    quote = quote_ask(ask, store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
+    assert quote.promise is None
+    assert [r.code for r in quote.reasons] == [ReasonCode.UNKNOWN_SIZE]
+
+
+def test_whoever_waits_is_told_why_and_an_unknown_reservation_is_said_to_be_unknown(office: Office) -> None:
+    for owner in ("ada", "bela", "chen"):
+        office.submit(owner, gpus=8)
+    office.task.run()
+    plans = PlanCache(office.store, office.clock)
+    waiting = next(r for r in plans.current().reservations.values() if r.spans[0].start_at > MONDAY_AT)
+    reasons = why_waits(waiting.id, store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
+    assert {ReasonCode.WAITS_FOR_TIME, ReasonCode.HELD_BY} <= {r.code for r in reasons}
+    with pytest.raises(UnknownReservation, match="r-999"):
+        why_waits(ReservationId("r-999"), store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        ({"gpus": 0}, ReasonCode.UNKNOWN_SIZE),
+        ({"gpus": -4}, ReasonCode.UNKNOWN_SIZE),
+        ({"gpus": 3}, ReasonCode.UNKNOWN_SIZE),
+        ({"gpus": 17}, ReasonCode.UNKNOWN_SIZE),
+        ({"gpus": 16}, ReasonCode.UNKNOWN_SIZE),
+        ({"run_s": 0}, ReasonCode.BAD_DURATION),
+        ({"run_s": -60}, ReasonCode.BAD_DURATION),
+        ({"run_s": 10**12}, ReasonCode.BAD_DURATION),
+        ({"not_before_at": MONDAY_AT - 1}, ReasonCode.IN_THE_PAST),
+        ({"start_by_at": MONDAY_AT - 1, "not_before_at": MONDAY_AT - 1}, ReasonCode.IN_THE_PAST),
+        ({"not_before_at": MONDAY_AT + 400 * 24 * HOUR_S}, ReasonCode.BEYOND_HORIZON),
+        (
+            {"not_before_at": MONDAY_AT + 2 * HOUR_S, "start_by_at": MONDAY_AT + HOUR_S},
+            ReasonCode.END_BEFORE_START,
+        ),
+        ({"queue": "fast"}, ReasonCode.UNKNOWN_QUEUE),
+        ({"image": "windows-95"}, ReasonCode.UNKNOWN_IMAGE),
+        ({"disk_gib": 10**9}, ReasonCode.BAD_DISK),
+        ({"disk_gib": -1}, ReasonCode.BAD_DISK),
+        ({"ssh_key": "not a key"}, ReasonCode.BAD_TEXT),
+        ({"ssh_key": "ssh-ed25519 AAAA\x00 me"}, ReasonCode.BAD_TEXT),
+        ({"owner": "a\x00b"}, ReasonCode.BAD_TEXT),
+        ({"owner": ""}, ReasonCode.BAD_TEXT),
+        ({"queue": "a\x00b"}, ReasonCode.UNKNOWN_QUEUE),
+        ({"image": "\x00"}, ReasonCode.UNKNOWN_IMAGE),
+        ({"gpus": 10**30}, ReasonCode.UNKNOWN_SIZE),
+        ({"run_s": 10**30}, ReasonCode.BAD_DURATION),
+        ({"not_before_at": 10**30}, ReasonCode.BEYOND_HORIZON),
+        ({"ssh_key": ""}, ReasonCode.BAD_TEXT),
+        ({"continues": ReservationId("r-999")}, ReasonCode.DISK_NOT_KEPT),
+        ({"at_boundary": AtBoundary.KEEP}, ReasonCode.BOUNDARY_NOT_ALLOWED),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_reason_and_books_nothing(
+    office: Office, wish: dict[str, object], code: ReasonCode
+) -> None:
+    seq = office.submit("ada", **wish)  # type: ignore[arg-type]
+    office.task.run()
+    decided = office.decided(seq)
+    assert code in {r.code for r in decided.reasons}
+    plan = office.store.load_plan(now=MONDAY_AT)
+    assert not plan.reservations
+    assert not plan.disks
+    kept = office.store.reservation(reservation_id(seq))
+    assert kept is not None
+    assert kept.reasons == decided.reasons
+
+
+def test_another_persons_reservation_is_not_touched(office: Office) -> None:
+    seq = office.submit("ada")
+    office.task.run()
+    mine = reservation_id(seq)
+    for intent in (Cancel(reservation=mine), Extend(reservation=mine, by_s=HOUR_S)):
+        filed = office.desk.file(intent, author="bela", role=Role.STUDENT)
+        office.task.run()
+        assert [r.code for r in office.decided(filed.seq).reasons] == [ReasonCode.NOT_YOURS]
+    assert office.store.load_plan(now=MONDAY_AT).reservations[mine].outcome is None
+
+
+def test_students_do_not_administer(office: Office) -> None:
+    filed = office.desk.file(
+        AddHost(host=HostId("mine"), profile="dgx-2", storage="mine"), author="ada", role=Role.STUDENT
+    )
+    office.task.run()
+    assert [r.code for r in office.decided(filed.seq).reasons] == [ReasonCode.ADMIN_ONLY]
+    assert set(office.store.load_plan(now=MONDAY_AT).hosts) == {HOST}

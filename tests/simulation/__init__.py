@@ -1,1 +1,0 @@
-"""Whole histories of the product on simulated racks, and the auditor that judges them."""
