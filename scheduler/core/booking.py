@@ -419,6 +419,8 @@ def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
             if first_by_at < draft.now:
                 first_by_at = draft.now + draft.lead_s(draft.hosts[ahead[0].host].profile, current.request.gpus)
             start_by_at = max(start_by_at, first_by_at)
+            # Overdue near the end of its booking: what it then lacks is booked, and told, once the booking is over.
+            end_by_at = max(end_by_at, start_by_at)
     why = reason(
         ReasonCode.PROMISE_BROKEN, reservation=current.id, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at
     )
@@ -489,7 +491,7 @@ def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason |
 
 
 def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
-    """Lengthen a span that has begun in place up to its boundary; return what is left to deliver, or what is in the way."""
+    """Lengthen a begun span in place up to its boundary; return what is left to deliver, or what is in the way."""
     request = reservation.request
     end_at = min(span.end_at + by_s, room_until_at(draft, reservation, span))
     may_park = request.at_boundary is AtBoundary.PARK

@@ -2,7 +2,17 @@
 
 from dataclasses import replace
 
-from scheduler.core.booking import compress, hours_ahead, is_stuck, keeps_promise, lengthen, movable, rebook, replan, room_until_at
+from scheduler.core.booking import (
+    compress,
+    hours_ahead,
+    is_stuck,
+    keeps_promise,
+    lengthen,
+    movable,
+    rebook,
+    replan,
+    room_until_at,
+)
 from scheduler.core.draft import Draft
 from scheduler.core.intents import ApplyPolicy
 from scheduler.core.plan import BookedSpan, Reservation, event
@@ -86,13 +96,17 @@ def _use_gift(draft: Draft, window: Window) -> None:
         if r.outcome is None and movable(draft, r) and _edge_span(draft, r, window) is not None
     ]
 
+    alone = [(key, owed_s) for key, owed_s in going if is_stuck(draft, draft.reservations[key])]
+
     def run_on() -> None:
         for reservation_id, owed_s in going:
-            _run_on(draft, reservation_id, window, owed_s)
+            if (reservation_id, owed_s) not in alone:
+                _run_on(draft, reservation_id, window, owed_s)
 
     if replan(draft, first=run_on) is not None:
-        for reservation_id, owed_s in going:
-            _run_on_alone(draft, reservation_id, window, owed_s)
+        alone = going
+    for reservation_id, owed_s in alone:
+        _run_on_alone(draft, reservation_id, window, owed_s)
     compress(draft)
 
 
@@ -161,6 +175,7 @@ def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
     refused: list[Reason] = []
     # Counted by the old rules: with a longer grace the same spans deliver less.
     hours_by_id = hours_ahead(draft) if draft.rules is not None else {}
+    lead_was_s = _longest_lead_s(draft) if draft.rules is not None else 0
     with draft.attempt() as attempt:
         draft.set_rules(intent.rules, intent.text)
         draft.set_horizon(intent.horizon_at)
@@ -168,7 +183,9 @@ def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
             draft.drop_window(key)
         add_windows(draft, intent.windows)
         broken = replan(
-            draft, first=lambda: refused.extend(_cut_at_new_edges(draft)), hours_by_id=hours_by_id
+            draft,
+            first=lambda: refused.extend(_cut_at_new_edges(draft, lead_was_s)),
+            hours_by_id=hours_by_id,
         )
         if broken is not None and not refused:
             refused.append(_would_break(draft, broken, "no other place keeps it"))
@@ -180,13 +197,18 @@ def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
     return tuple(refused)
 
 
-def _cut_at_new_edges(draft: Draft) -> list[Reason]:
+def _longest_lead_s(draft: Draft) -> int:
+    return max((draft.lead_s(h.profile, size) for h in draft.hosts.values() for size in h.profile.sizes), default=0)
+
+
+def _cut_at_new_edges(draft: Draft, lead_was_s: int) -> list[Reason]:
     """Shorten begun spans that a new window cuts; their hours are placed again. Returns who refuses."""
     refused = []
     for key in sorted(draft.reservations):
         reservation = draft.reservations[key]
-        if is_stuck(draft, reservation) and not _lies_well(draft, reservation):
-            refused.append(_would_break(draft, key, "its place falls into a new window, and there is no other place"))
+        if is_stuck(draft, reservation) and not _may_stay(draft, reservation, lead_was_s):
+            problem = "a new window or a longer grace takes its place, and there is no other place for it now"
+            refused.append(_would_break(draft, key, problem))
             continue
         span = reservation.span_at(draft.now)
         if reservation.outcome is not None or span is None:
@@ -204,16 +226,18 @@ def _cut_at_new_edges(draft: Draft) -> list[Reason]:
             and request.at_boundary is AtBoundary.PARK
             and AtBoundary.PARK in stretch.closed_by.at_boundary
         )
-        if stretch is None or not may_park:
+        if stretch is None or not may_park or is_stuck(draft, reservation):
             refused.append(_would_break(draft, key, "it is running and cannot be parked at the new window's edge"))
             continue
         lengthen(draft, reservation, span, stretch.end_at)
     return refused
 
 
-def _lies_well(draft: Draft, reservation: Reservation) -> bool:
-    """Whether the windows let a reservation run where its movable spans are."""
+def _may_stay(draft: Draft, reservation: Reservation, lead_was_s: int) -> bool:
+    """Whether a reservation may run where its movable spans are, and is not slower to start there than it was."""
     request = reservation.request
+    if _longest_lead_s(draft) > lead_was_s:
+        return False
 
     def lies_well(span: BookedSpan) -> bool:
         stretches = draft.stretches_of(

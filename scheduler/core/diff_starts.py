@@ -2,7 +2,7 @@
 
 | how the last start ended | what follows |
 | --- | --- |
-| stopped, destroyed, host_reboot, vanished | start again |
+| stopped, destroyed, gpu_lost, host_reboot, vanished | start again |
 | crashed | start again, a limited number of times |
 | self_shutdown | start again once its owner asks; the plan ends the booking otherwise |
 | start_failed | start again after a while, a limited number of times; then the plan places it elsewhere |
@@ -52,7 +52,7 @@ def _look_after(work: Diffing, wanted: DesiredVm, vm: VmFact) -> None:
 def _may_start_again(work: Diffing, wanted: DesiredVm, last: VmFact) -> bool:
     assert last.end is not None
     match last.end:
-        case VmEnd.STOPPED | VmEnd.DESTROYED | VmEnd.HOST_REBOOT | VmEnd.VANISHED:
+        case VmEnd.STOPPED | VmEnd.DESTROYED | VmEnd.GPU_LOST | VmEnd.HOST_REBOOT | VmEnd.VANISHED:
             return True
         case VmEnd.UNKNOWN:
             # `diff` has said so where it decided not to clear it away.

@@ -125,6 +125,8 @@ class VmEnd(StrEnum):
     """It ignored its grace and was destroyed by the ladder."""
     SELF_SHUTDOWN = "self_shutdown"
     CRASHED = "crashed"
+    GPU_LOST = "gpu_lost"
+    """It went down with a GPU of its own that cannot be read any more: the host's fault, and no crash of the guest's."""
     HOST_REBOOT = "host_reboot"
     VANISHED = "vanished"
     START_FAILED = "start_failed"

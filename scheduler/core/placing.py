@@ -104,9 +104,7 @@ def _may_keep(draft: Draft, disk: BookedDisk, until_at: Instant) -> bool:
     if until_at <= disk.until_at:
         return True
     room = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
-    peak = draft.pool_peak_gib(
-        disk.storage, is_scratch=disk.is_scratch, start_at=disk.until_at, end_at=until_at
-    )
+    peak = draft.pool_peak_gib(disk.storage, is_scratch=disk.is_scratch, start_at=disk.until_at, end_at=until_at)
     return peak + disk.size_gib <= room
 
 
@@ -166,9 +164,7 @@ def _earliest(draft: Draft, want: Want) -> _First | None:
     return min(tied, key=lambda fit: _preference(draft, want, fit, busy[fit.host.id]))
 
 
-def _preference(
-    draft: Draft, want: Want, fit: _First, busy: int
-) -> tuple[bool, bool, tuple[int, ...], HostId, int]:
+def _preference(draft: Draft, want: Want, fit: _First, busy: int) -> tuple[bool, bool, tuple[int, ...], HostId, int]:
     crowding = draft.calendar.by_host[fit.host.id].crowding(fit.partition, busy)
     place = (fit.host.id, fit.partition.id)
     is_elsewhere = fit.start_at == want.from_at and place != want.stay

@@ -23,7 +23,7 @@ from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
 
-HOST_FAULTS = frozenset({VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
+HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
 
 LEAST_OWED_S = 60

@@ -14,6 +14,7 @@ from scheduler.core.asked import ANSWERED, asked_of, was_refused, with_vm, witho
 from scheduler.core.desired import Standing, standing_of
 from scheduler.core.facts import (
     Asked,
+    CheckResult,
     DomainState,
     HostFacts,
     ObservedDomain,
@@ -61,7 +62,7 @@ def _judge(seen: Witnessing, facts: HostFacts, look: ObservedHost, vm: VmFact, d
         case DomainState.RUNNING | DomainState.PAUSED | DomainState.SHUTTING_DOWN:
             return _up(seen, facts, vm, domain)
         case DomainState.OFF:
-            return vm if domain.is_busy else _off(seen, facts, vm, domain)
+            return vm if domain.is_busy else _off(seen, facts, look, vm, domain)
         case DomainState.UNKNOWN:
             return vm
 
@@ -164,7 +165,9 @@ def _never_came_up(seen: Witnessing, facts: HostFacts, vm: VmFact) -> VmFact:
     return _ended(seen, facts, vm, VmEnd.VANISHED, CUT_OFF)
 
 
-def _off(seen: Witnessing, facts: HostFacts, vm: VmFact, domain: ObservedDomain) -> VmFact:
+def _off(
+    seen: Witnessing, facts: HostFacts, look: ObservedHost, vm: VmFact, domain: ObservedDomain
+) -> VmFact:
     """Judge a start whose domain is off and at rest."""
     ask = asked_of(facts, Verb.START, str(vm.uuid))
     if vm.up_at is None:
@@ -185,6 +188,9 @@ def _off(seen: Witnessing, facts: HostFacts, vm: VmFact, domain: ObservedDomain)
                 return _ended(seen, facts, vm, VmEnd.DESTROYED, "it did not shut down within its grace")
             return _ended(seen, facts, vm, VmEnd.UNKNOWN, "it was destroyed, and not by Nightshift")
         case OffReason.CRASHED:
+            lost = _unreadable(seen, look, vm)
+            if lost:
+                return _ended(seen, facts, vm, VmEnd.GPU_LOST, f"{', '.join(lost)} cannot be read any more")
             return _ended(seen, facts, vm, VmEnd.CRASHED)
         case OffReason.FAILED:
             return _ended(seen, facts, vm, VmEnd.START_FAILED, "the hypervisor could not start it")
@@ -214,6 +220,16 @@ def _ended(seen: Witnessing, facts: HostFacts, vm: VmFact, end: VmEnd, problem: 
             reservation=vm.reservation,
         )
     return replace(vm, off_at=seen.now, end=end, problem=problem)
+
+
+def _unreadable(seen: Witnessing, look: ObservedHost, vm: VmFact) -> list[str]:
+    """Return the devices of a start whose config space cannot be read."""
+    own = frozenset(seen.profile.devices(_partition(seen, vm)))
+    return sorted(
+        device.address
+        for device in look.devices
+        if device.address in own and device.result_of("config_readable") is CheckResult.FAILED
+    )
 
 
 def _was_removed(facts: HostFacts, vm: VmFact) -> bool:

@@ -7,6 +7,7 @@ by a fault, and may therefore be told a later promise, is an argument.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.intents import Extend, FiledIntent, Submit
@@ -84,7 +85,7 @@ def _double_bookings(scene: Scene) -> Iterable[str]:
                 held.setdefault((span.host, gpu), []).append((span.start_at, span.end_at, r.id))
     for (host, gpu), spans in held.items():
         spans.sort()
-        for one, other in zip(spans, spans[1:], strict=False):
+        for one, other in pairwise(spans):
             if other[0] < one[1]:
                 yield f"GPU {gpu} of {host} is booked twice: {one} and {other}"
 
@@ -134,22 +135,20 @@ def _allowed(plan: Plan, reservation: Reservation, host: HostId, start_at: Insta
         if host in window.hosts:
             edges |= {at for at in (window.start_at, window.end_at, _gift_at(window)) if start_at < at < end_at}
     ordered = sorted(edges)
-    for from_at, _until_at in zip(ordered, ordered[1:], strict=False):
+    for from_at, _until_at in pairwise(ordered):
         window_now = next(
             (w for w in plan.windows.values() if host in w.hosts and w.start_at <= from_at < w.end_at), None
         )
         if window_now is None or from_at >= _gift_at(window_now):
             if not is_for_outside:
-                return f"nothing of queue {request.queue} with {request.gpus} GPUs runs at {from_at}, outside of windows"
+                return (
+                    f"nothing of queue {request.queue} with {request.gpus} GPUs runs at {from_at}, outside of windows"
+                )
             continue
         layout = window_now.layout
         if request.gpus in layout.sizes and request.queue in layout.queues:
             continue
-        if (
-            is_for_outside
-            and request.at_boundary is AtBoundary.KEEP
-            and AtBoundary.KEEP in window_now.at_boundary
-        ):
+        if is_for_outside and request.at_boundary is AtBoundary.KEEP and AtBoundary.KEEP in window_now.at_boundary:
             continue
         return f"window {window_now.id} is closed for it at {from_at}"
     return None
@@ -315,7 +314,11 @@ def _pinned_moved(scene: Scene) -> Iterable[str]:
         places = {(s.start_at, s.host, s.partition, s.generation) for s in after.spans}
         for span in before.spans:
             is_cut_off = after.outcome is not None and span.start_at >= scene.now
-            if span.is_pinned and not is_cut_off and (span.start_at, span.host, span.partition, span.generation) not in places:
+            if (
+                span.is_pinned
+                and not is_cut_off
+                and (span.start_at, span.host, span.partition, span.generation) not in places
+            ):
                 yield f"{key}: a pinned span moved or vanished: {span}; now {after.spans}"
         if after.generation != before.generation:
             yield f"{key}: the plan changed its generation from {before.generation} to {after.generation}"
@@ -366,7 +369,7 @@ def _windows(scene: Scene) -> Iterable[str]:
             by_host.setdefault(host, []).append(window)
     for host, windows in by_host.items():
         windows.sort(key=lambda w: w.start_at)
-        for one, other in zip(windows, windows[1:], strict=False):
+        for one, other in pairwise(windows):
             if other.start_at < one.end_at:
                 yield f"windows {one.id} and {other.id} overlap on {host}"
 

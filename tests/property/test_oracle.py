@@ -47,8 +47,13 @@ class Case:
                     frozenset({AtBoundary.PARK, AtBoundary.KEEP}),
                 ]
             )
-            layout = random.choice([NIGHT_LAYOUT, NIGHT_LAYOUT, Layout(name="few", sizes=frozenset({1, 16}), queues=
-                                    frozenset({"interactive", "hpc"}))])
+            layout = random.choice(
+                [
+                    NIGHT_LAYOUT,
+                    NIGHT_LAYOUT,
+                    Layout(name="few", sizes=frozenset({1, 16}), queues=frozenset({"interactive", "hpc"})),
+                ]
+            )
             self.windows.append((cursor, end, layout, boundary, gift))
             cursor = end + random.choice([0, random.randint(1, 120)])
         self.busy: dict[tuple[HostId, int], set[int]] = {}
@@ -133,9 +138,7 @@ class Case:
             reservations=held,
         )
         facts = {
-            host: replace(
-                HostFacts(host=host), gpus=(GpuFact(gpu=gpu, state=GpuState.QUARANTINED, since_at=MIDNIGHT),)
-            )
+            host: replace(HostFacts(host=host), gpus=(GpuFact(gpu=gpu, state=GpuState.QUARANTINED, since_at=MIDNIGHT),))
             for host, gpu in self.lost
         }
         return Draft(plan, facts, MIDNIGHT, Settings())

@@ -24,7 +24,7 @@ from scheduler.core.intents import (
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Limits
 from scheduler.core.reasons import sentence
-from scheduler.core.requests import Ask, AtBoundary, HostId, Role
+from scheduler.core.requests import Ask, AtBoundary
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from tests.property.worlds import Odds, World, materialise, nights, rules, world
 
@@ -65,6 +65,8 @@ def random_ask(made: World) -> Ask:
             if over:
                 kept = random.choice(over)
                 return replace(ask, owner=kept.request.owner, disk_gib=None, continues=kept.id)
+        case _:
+            pass
     return ask
 
 

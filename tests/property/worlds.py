@@ -10,10 +10,10 @@ from functools import cache
 from random import Random
 
 from scheduler.core.desired import Standing, desired_host, run_end_at, standing_of
-from scheduler.core.plan_due import next_plan_due_at
 from scheduler.core.facts import DiskFact, GpuFact, GpuState, HostFacts, VmEnd, VmFact
 from scheduler.core.intents import AddHost, ApplyPolicy, FiledIntent, Intent, Materialise
 from scheduler.core.plan import Limits, Plan, PlanChange, Queue, Reservation, Rules, apply, pinned
+from scheduler.core.plan_due import next_plan_due_at
 from scheduler.core.planning import step
 from scheduler.core.requests import AtBoundary, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
@@ -322,7 +322,9 @@ class World:
             reservation=reservation_id, generation=reservation.generation, partition=span.partition, asked_at=self.now
         )
         disks = facts.disks
-        if reservation.disk is not None and reservation.disk not in {d.disk for h in self.facts.values() for d in h.disks}:
+        if reservation.disk is not None and reservation.disk not in {
+            d.disk for h in self.facts.values() for d in h.disks
+        }:
             size_gib = reservation.request.disk_gib
             disks = (*disks, DiskFact(disk=reservation.disk, size_gib=size_gib, made_at=self.now))
         self.facts[host] = replace(facts, vms=(*facts.vms, vm), disks=disks)
@@ -461,4 +463,6 @@ def materialise(made: World, days: int = 15) -> None:
         until_at=horizon_at,
         version=made.plan.rules.version,
     )
-    made.file(Materialise(policy_version=made.plan.rules.version, windows=more, horizon_at=horizon_at), role=Role.POLICY)
+    made.file(
+        Materialise(policy_version=made.plan.rules.version, windows=more, horizon_at=horizon_at), role=Role.POLICY
+    )

@@ -7,7 +7,7 @@ host, in which every verb of every port is called. What must be true afterwards 
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NoReturn
@@ -88,12 +88,16 @@ class Reaper:
     is judged; in the original nobody ever dies. So the story is told once, and each kill costs what comes after it.
     """
 
-    def __init__(self, chosen: Collection[int] = ()) -> None:
+    def __init__(self, chosen: Collection[int] = (), variants: Sequence[int] = (0,)) -> None:
+        """`variants`: numbers of which each chosen point is tried with every one; what they mean is a subclass's."""
         self.chosen = frozenset(chosen)
+        self.variants = tuple(variants)
+        self.variant = 0
+        """Of this copy."""
         self.is_armed = self.is_watching = False
         self.passed: list[Point] = []
-        self.problems: dict[Point, str] = {}
-        """What the judge said of each point; empty: nothing."""
+        self.problems: dict[tuple[Point, int], str] = {}
+        """What the judge said of each point and variant; empty: nothing."""
         self.home: InProcess | None = None
         self._verdict_fd: int | None = None
         """Where the verdict is written; only a copy has one."""
@@ -104,21 +108,21 @@ class Reaper:
             return False
         point = Point(number=len(self.passed) + 1, what=what, moment=moment)
         self.passed.append(point)
-        return point.number in self.chosen and self._copy(point)
+        return point.number in self.chosen and any(self._copy(point, variant) for variant in self.variants)
 
-    def _copy(self, point: Point) -> bool:
+    def _copy(self, point: Point, variant: int) -> bool:
         read_fd, write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(read_fd)
-            self._verdict_fd, self.is_armed = write_fd, False
+            self._verdict_fd, self.is_armed, self.variant = write_fd, False, variant
             return True
         os.close(write_fd)
         with os.fdopen(read_fd) as verdict:
-            self.problems[point] = verdict.read()
+            self.problems[point, variant] = verdict.read()
         _, status = os.waitpid(pid, 0)
         if status:
-            self.problems[point] += f"the copy of the process died: {status}"
+            self.problems[point, variant] += f"the copy of the process died: {status}"
         return False
 
     def tell_and_judge(self, judge: Callable[["Night"], None]) -> None:
@@ -140,6 +144,14 @@ class Reaper:
         with os.fdopen(self._verdict_fd, "w") as written:
             written.write(verdict)
         os._exit(0)
+
+    def check_all_are_well(self) -> None:
+        """Raise AssertionError naming every point at which the judge found something, and the first finding whole."""
+        assert len(self.problems) == len(self.chosen) * len(self.variants)
+        failed = {key: text for key, text in self.problems.items() if text}
+        names = ", ".join(f"{point.number} ({point.moment.value} {point.what}, {variant})" for point, variant in failed)
+        first = next(iter(failed.values()), "")
+        assert not failed, f"{len(failed)} of {len(self.problems)} failed: {names}\n{first}"
 
     def kill(self) -> None:
         raise Killed(self.passed[-1])

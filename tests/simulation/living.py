@@ -398,6 +398,8 @@ class Life:
 
     def _look_over(self) -> None:
         home, now = self.home, self.home.clock.now()
+        for host in self.hosts:
+            home.workers[host].is_woken = True
         home.look()
         commits, lines = self.commits, {host: len(home.racks[host].log()) for host in self.hosts}
         for host in self.hosts:
@@ -459,7 +461,9 @@ class Life:
             self._repair()
         self._run_on(12 * HOUR_S)
         self._book_whole_hosts()
-        self._run_on(2 * DAY_S)
+        # A disk is kept for a booking that was cut short as it would be for the whole of it.
+        over_at = max((disk.until_at for disk in self.plan.disks.values()), default=home.clock.now())
+        self._run_on(over_at - home.clock.now() + DAY_S)
 
     def _run_on(self, seconds: int) -> None:
         self.home.agenda.run_until(self.home.clock.now() + seconds)

@@ -161,7 +161,7 @@ def _invalid(random: Random, ask: Ask, plan: Plan, now: Instant) -> Ask:
             replace(ask, queue="batch"),
             replace(ask, image="windows-3.11"),
             replace(ask, disk_gib=random.choice([0, 9, 10**6])),
-            replace(ask, ssh_key="not a key\nat all"),
+            replace(ask, ssh_key="not-a-key"),
             replace(ask, continues=ReservationId("r-999999")),
             replace(ask, not_before_at=now + DAY_S, start_by_at=now + HOUR_S),
         ]

@@ -198,6 +198,18 @@ def test_vms_of_closed_reservations_are_history_unless_they_are_still_on(leased:
     assert leased.load_facts(HOST_A).vms == (on,)
 
 
+def test_facts_of_one_host_are_not_loaded_for_another(leased: Store) -> None:
+    other = HostId("dgx2-b")
+    leased.commit_plan(1, PlanChange(hosts=(host(other),)), at=1)
+    leased.acquire_lease(f"host.{other}", "u", now_machine_s=0, ttl_s=100)
+    here = record(leased, NOTHING, replace(NOTHING, vms=(vm("r-1"),)))
+    there = HostFacts(host=other, vms=(vm("r-2"), vm("r-3", off_at=9)))
+    leased.record_facts(other, "u", HostFacts(host=other), there, now_machine_s=1)
+    assert leased.load_facts(HOST_A) == here
+    assert leased.load_facts(other) == there
+    assert leased.load_all_facts() == {HOST_A: here, other: there}
+
+
 def test_a_deleted_disk_is_loaded_until_its_room_is_given_back(leased: Store) -> None:
     disk = DiskFact(disk=DiskId("d-1"), size_gib=100, made_at=1)
     leased.commit_plan(1, PlanChange(disks=(booked_disk("d-1", until_at=2000),)), at=1)
