@@ -16,7 +16,7 @@ from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import Partition, PartitionId
 from scheduler.core.windows import Stretch
 
-MOST_PARKINGS = 64
+MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
 MOST_DISK_WAITS = 32

@@ -195,7 +195,8 @@ def _move_off(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, Vm
         draft.put(replace(reservation, spans=(*others, *cut)))
         draft.is_room_freed = True
         moved = draft.reservations[reservation.id]
-        avoid = frozenset({(span.host, span.partition)})
+        failed = {(host, vm.partition) for host, vm in vms if vm.end is VmEnd.START_FAILED}
+        avoid = frozenset({(span.host, span.partition), *failed})
         if rebook(draft, moved, run_s=owed_s, avoid=avoid, is_fault=True, accept=lambda _: True):
             draft.note("reservation.moved", moved, is_notice=True, off=span.partition, host=span.host)
             _tell_if_broken(draft, moved, f"starts on {span.host} {span.partition} failed")

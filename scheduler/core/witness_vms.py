@@ -52,6 +52,10 @@ def witness_vms(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostF
         elif domain is None and not vm.is_gone and _was_removed(facts, vm):
             seen.tell("vm.removed", reservation=vm.reservation, generation=vm.generation)
             facts = with_vm(facts, replace(vm, is_gone=True))
+        elif domain is not None and vm.is_gone:
+            # Defined by a call that came through late: cleared away once more, or its name stays taken.
+            seen.tell("vm.redefined", reservation=vm.reservation, generation=vm.generation)
+            facts = with_vm(facts, replace(vm, is_gone=False))
     return _adopt(seen, facts, look)
 
 

@@ -4,8 +4,12 @@ Holds which transaction a call runs in and nothing else; what it writes is in th
 be used from several threads. Nothing is retried here: `StoreBusy` and `StalePlan` are for the caller to act on.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from sqlalchemy import Connection
 
 from scheduler.core.errors import LeaseLost
 from scheduler.core.facts import HostFacts, Measurement
@@ -20,6 +24,9 @@ from scheduler.store.engine import Database, Durability
 from scheduler.store.intents import IntentRecord
 from scheduler.store.plans import PolicyRecord
 from scheduler.store.tables import RESERVATION
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,31 @@ class Store:
         self._database = database
         self._profiles = profiles
         self._known = _KnownProfiles(-1, {})
+        self._peeked: dict[str, dict[Hashable, object]] = {}
+        """What small reads of an in-memory database told, by the kind of row, until such rows are written."""
+
+    def _peek(self, kind: str, key: Hashable, read: Callable[[Connection], T]) -> T:
+        """Run a small read. An in-memory database is this store's alone: what it told holds until this store writes."""
+        if not self._database.is_memory:
+            with self._database.peeking() as connection:
+                return read(connection)
+        kept = self._peeked.setdefault(kind, {})
+        if key not in kept:
+            with self._database.peeking() as connection:
+                # Inside of the turn: no writer can come in between.
+                kept[key] = read(connection)
+        return cast("T", kept[key])
+
+    @contextmanager
+    def _writing(self, kind: str, *changes: str) -> Iterator[Connection]:
+        """Write in one transaction; `changes` are the kinds of rows whose small reads it may change."""
+        try:
+            with self._database.writing(kind) as connection:
+                yield connection
+        finally:
+            # Also after a failure: it may have come after the commit.
+            for changed in changes:
+                self._peeked[changed] = {}
 
     @classmethod
     def open(
@@ -76,13 +108,12 @@ class Store:
         self, intent: Intent, *, at: Instant, author: str, role: Role, key: str | None = None
     ) -> tuple[FiledIntent, bool]:
         """File an intent and return it and True; or the one that already has its key, and False."""
-        with self._database.writing("intent") as connection:
+        with self._writing("intent", "intent") as connection:
             return intents.file(self._database, connection, intent, at=at, author=author, role=role, key=key)
 
     def open_intents(self) -> tuple[FiledIntent, ...]:
         """Return the intents that are not decided yet, in the order in which they came."""
-        with self._database.peeking() as connection:
-            return intents.read_open(connection)
+        return self._peek("intent", "open", intents.read_open)
 
     def intent(self, seq: int) -> tuple[FiledIntent, Decided | None] | None:
         """Return an intent and what became of it (None while it is open); None when no intent has this number."""
@@ -98,8 +129,7 @@ class Store:
 
     def plan_version(self) -> int:
         """Return the plan's version: one cheap query, for those who keep a plan in memory."""
-        with self._database.peeking() as connection:
-            return plans.version(connection)
+        return self._peek("plan", "version", plans.version)
 
     def load_plan(self, now: Instant, *, past_at: Instant | None = None) -> Plan:
         """Return the plan, as one snapshot. Windows that ended by `past_at` are left out: a day ago if not given."""
@@ -115,7 +145,7 @@ class Store:
         Raises `StalePlan` when another commit came first. Events whose key is taken are skipped.
         """
         known = self._known
-        with self._database.writing("plan") as connection:
+        with self._writing("plan", "plan", "intent") as connection:
             if known.version != base_version:
                 names = plans.profile_names(connection)
                 known = _KnownProfiles(base_version, {host: self._profiles(name) for host, name in names.items()})
@@ -153,8 +183,7 @@ class Store:
 
     def facts_revisions(self) -> Mapping[HostId, int]:
         """Return a number for each host that was ever looked at; it rises when facts that planning reads change."""
-        with self._database.peeking() as connection:
-            return facts.revisions(connection)
+        return self._peek("facts", "revisions", facts.revisions)
 
     def load_all_facts(self) -> Mapping[HostId, HostFacts]:
         """Return what is remembered of every host, as one snapshot."""
@@ -176,7 +205,7 @@ class Store:
         if not old.host == new.host == host:
             raise ValueError(f"facts of {old.host!r} and {new.host!r} cannot be recorded for host {host!r}")
         name = leases.host_lease(host)
-        with self._database.writing("facts") as connection:
+        with self._writing("facts", "facts") as connection:
             if not leases.holds(connection, name, token, now_machine_s=now_machine_s, locks=True):
                 message = f"lease {name} is not held by {token} any more; nothing was written, begin nothing more"
                 raise LeaseLost(message, lease=name, token=token)
@@ -192,17 +221,20 @@ class Store:
 
     def acquire_lease(self, name: str, token: str, *, now_machine_s: float, ttl_s: float) -> bool:
         """Take or renew a lease until `ttl_s` from now; False when another holds it."""
-        with self._database.writing("lease") as connection:
+        with self._writing("lease", "lease") as connection:
             return leases.acquire(self._database, connection, name, token, now_machine_s=now_machine_s, ttl_s=ttl_s)
 
     def holds_lease(self, name: str, token: str, now_machine_s: float) -> bool:
         """Tell whether a token holds a lease now."""
-        with self._database.peeking() as connection:
-            return leases.holds(connection, name, token, now_machine_s=now_machine_s)
+        return self._peek(
+            "lease",
+            (name, token, now_machine_s),
+            lambda connection: leases.holds(connection, name, token, now_machine_s=now_machine_s),
+        )
 
     def release_lease(self, name: str, token: str) -> None:
         """Give a lease up. Does nothing when it is not ours (any more)."""
-        with self._database.writing("lease") as connection:
+        with self._writing("lease", "lease") as connection:
             leases.release(connection, name, token)
 
     # Events.

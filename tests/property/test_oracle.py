@@ -22,7 +22,7 @@ from scheduler.core.topology import HostProfile
 from scheduler.core.windows import Layout, Window, WindowId, WindowState
 from tests.property.worlds import DAY_LAYOUT, MIDNIGHT, NIGHT_LAYOUT, dgx2, rules
 
-CALENDARS = int(os.environ.get("NIGHTSHIFT_CALENDARS", "1500"))
+CALENDARS = int(os.environ.get("NIGHTSHIFT_CALENDARS", "1000"))
 MINUTES = 480
 LEAD_MINUTES = {1: 11, 2: 11, 4: 12, 8: 13, 16: 15}
 USEFUL_MINUTES = 10

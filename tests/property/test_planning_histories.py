@@ -28,7 +28,7 @@ from scheduler.core.requests import Ask, AtBoundary
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from tests.property.worlds import Odds, World, materialise, nights, rules, world
 
-HISTORIES = int(os.environ.get("NIGHTSHIFT_HISTORIES", "12"))
+HISTORIES = int(os.environ.get("NIGHTSHIFT_HISTORIES", "10"))
 FIRST_SEED = int(os.environ.get("NIGHTSHIFT_FIRST_SEED", "1"))
 OWNERS = ("ada", "ben", "cyd", "dee")
 

@@ -304,8 +304,14 @@ class World:
             case VmEnd.CRASHED:
                 return sum(1 for f in vms if f.end is VmEnd.CRASHED) <= self.settings.crash_restarts
             case VmEnd.START_FAILED:
-                here = [f for f in vms if f.end is VmEnd.START_FAILED and f.partition == last.partition]
+                span = reservation.span_at(self.now)
                 assert last.off_at is not None
+                assert span is not None
+                here = [
+                    f
+                    for f in vms
+                    if f.end is VmEnd.START_FAILED and f.partition == span.partition and f.asked_at >= span.start_at
+                ]
                 is_time = self.now >= last.off_at + self.settings.retry_after_s
                 return is_time and len(here) < self.settings.start_attempts
             case _:

@@ -6,26 +6,53 @@ just after a commit. Its lease runs out, a second worker converges, and then the
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.in_process import Worker
+from cli.in_process import HostSetup, InProcess, Worker
 from policies.ticker import Ticker
-from scheduler.core.errors import NightshiftError, StalePlan
-from scheduler.core.intents import Submit
-from scheduler.core.plan import PlanChange, pinned
-from scheduler.core.requests import Ask, Role
-from scheduler.core.spans import HOUR_S
+from scheduler.core.errors import NightshiftError
+from scheduler.core.intents import Cancel, Submit
+from scheduler.core.plan import Event, Plan, PlanChange
+from scheduler.core.requests import Ask, ReservationId, Role
+from scheduler.core.settings import Settings
+from scheduler.core.spans import DAY_S, HOUR_S
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from tests.simulation.judged import end_of, judge
-from tests.simulation.kill_points import BLOCKING, COMMITS, HOST, OUT_OF_ACTION_S, Moment, Night, Reaper, tell_story
+from tests.simulation.kill_points import (
+    BEGAN_AT,
+    BLOCKING,
+    COMMITS,
+    HOST,
+    NIGHTLY,
+    OUT_OF_ACTION_S,
+    Moment,
+    Night,
+    Reaper,
+    policy,
+    tell_story,
+)
 from workers.drivers.simulated.faults import RackVerb
 from workers.ports import Drivers
 
+LIMIT = "limits: {gpus_at_once: 8}\n"
+COURSE = """\
+reserve:
+  - name: course
+    cron: "0 10 * * *"
+    for: 2h
+    gpus: 1
+    count: 2
+    queue: interactive
+    owner: dl-course
+    ahead: 12h
+"""
 COMES_WITH = {"deactivate": ("undefine",), "rebind": ("ask_reset",)}
 """Actions of two calls: the second follows the first at once, so both come late."""
 ASYNCHRONOUS = {verb.value for verb in RackVerb} - {verb.value for verb in BLOCKING} - {"look"}
@@ -163,3 +190,157 @@ def test_a_call_that_arrives_late_harms_nobody_wherever_in_the_next_actors_work_
     straggler = Straggler(chosen, arrives_before=range(1, 15))
     straggler.tell_and_judge(lambda night: judge(night, end))
     straggler.check_all_are_well()
+
+
+# Two at the plan.
+
+
+def new_home(url: str = "sqlite://") -> InProcess:
+    home = InProcess(
+        now=BEGAN_AT,
+        hosts=(HostSetup(host=HOST, profile="dgx-2", storage="local"),),
+        store_url=url,
+        settings=Settings(horizon_s=2 * DAY_S),
+    )
+    assert home.apply_policy(policy(NIGHTLY + LIMIT + COURSE)).is_accepted
+    return home
+
+
+def other_plan_task(home: InProcess) -> PlanTask:
+    """Return the plan task of another process on the same database."""
+    return PlanTask(
+        store=home.store,
+        clock=home.clock,
+        wake=home.wake,
+        plans=PlanCache(home.store, home.clock),
+        settings=home.settings,
+        profiles=home.profile,
+    )
+
+
+def asks(home: InProcess, owner: str, gpus: int) -> ReservationId:
+    ask = Ask(owner=owner, queue="interactive", gpus=gpus, run_s=HOUR_S)
+    return ReservationId(f"r-{home.desk.file(Submit(ask=ask), author=owner, role=Role.STUDENT).seq}")
+
+
+def told(home: InProcess, kind: str) -> list[Event]:
+    return [event for _, event in home.store.events(limit=10_000, kinds=(kind,))]
+
+
+def before_commit_of(home: InProcess, author: str, do: Callable[[], Any], patch: pytest.MonkeyPatch) -> list[str]:
+    """Let something happen between the decision and the first commit of an author; return who tried to commit."""
+    commit, tried = home.plans.commit, list[str]()
+
+    def late_commit(base: Plan, change: PlanChange, *, author: str) -> Plan:
+        tried.append(author)
+        if tried.count(author) == 1 and author.startswith(first):
+            do()
+        return commit(base, change, author=author)
+
+    first = author
+    patch.setattr(home.plans, "commit", late_commit)
+    return tried
+
+
+def test_a_pin_made_from_an_older_plan_starts_nothing_that_the_newer_one_gave_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = new_home()
+    ada, other = asks(home, "ada", 4), other_plan_task(home)
+
+    def cancel() -> None:
+        home.desk.file(Cancel(reservation=ada), author="ada", role=Role.STUDENT)
+        other.run()
+
+    tried = before_commit_of(home, "worker", cancel, monkeypatch)
+    home.agenda.run_until(BEGAN_AT + HOUR_S)
+    assert [author for author in tried if author != "plan"] == ["worker-dgx2-a-0"]
+    assert told(home, "reservation.cancelled")
+    assert told(home, "span.pinned") == []
+    assert [line for line in home.racks[HOST].log() if line.reservation == ada] == []
+
+
+def test_a_pin_made_from_an_older_plan_is_made_again_from_the_newer_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = new_home()
+    ada, other = asks(home, "ada", 4), other_plan_task(home)
+    booked: list[ReservationId] = []
+
+    def book() -> None:
+        booked.append(asks(home, "bela", 2))
+        other.run()
+
+    before_commit_of(home, "worker", book, monkeypatch)
+    home.agenda.run_until(BEGAN_AT + 30 * 60)
+    pins = [(event.reservation, dict(event.facts)["generation"]) for event in told(home, "span.pinned")]
+    assert sorted(pins, key=str) == [(ada, 1), (booked[0], 1)]
+    started = [line.reservation for line in home.racks[HOST].log() if line.what == "vm.starting"]
+    assert sorted(map(str, started)) == sorted([ada, booked[0]])
+
+
+def test_two_plan_tasks_at_once_decide_each_intent_once_and_pass_no_limit_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = new_home()
+    other = other_plan_task(home)
+    first, second = asks(home, "ada", 8), ReservationId("")
+
+    def decide_too() -> None:
+        nonlocal second
+        second = asks(home, "ada", 8)
+        other.run()
+
+    tried = before_commit_of(home, "plan", decide_too, monkeypatch)
+    home.plan_task.run()
+    assert tried == ["plan"]
+    assert [event.reservation for event in told(home, "reservation.promised")] == [first]
+    assert [event.reservation for event in told(home, "reservation.refused")] == [second]
+    assert home.store.open_intents() == ()
+
+
+def test_plan_tasks_in_threads_decide_each_intent_once(tmp_path: Path) -> None:
+    home = new_home(f"sqlite:///{tmp_path / 'plan.sqlite'}")
+    owners = [f"student-{number}" for number in range(24)]
+    filed = [asks(home, owner, 2) for owner in owners]
+    tasks = [other_plan_task(home) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            list(pool.map(lambda task: task.run(), tasks))
+    assert home.store.open_intents() == ()
+    assert sorted(str(event.reservation) for event in told(home, "reservation.promised")) == sorted(filed)
+    booked = home.store.load_plan(now=BEGAN_AT).reservations.values()
+    spans = [(span, home.profile("dgx-2").partition(span.partition).gpus) for r in booked for span in r.spans]
+    for one, two in combinations(spans, 2):
+        assert not (one[0].span.overlaps(two[0].span) and one[1] & two[1])
+
+
+def test_two_tickers_at_once_file_each_thing_once_and_each_window_is_decided_once(tmp_path: Path) -> None:
+    home = new_home(f"sqlite:///{tmp_path / 'plan.sqlite'}")
+    loaded, plan = home.policy, home.plan
+    assert loaded is not None
+    assert plan is not None
+    tickers = [Ticker(home.store.file_intent, home.settings) for _ in range(4)]
+    tasks = [other_plan_task(home) for _ in tickers]
+
+    def work(number: int) -> list[str]:
+        filed = tickers[number].tick(
+            home.clock.now(),
+            policy=loaded,
+            policy_version=1,
+            horizon_at=plan.horizon_at,
+            hosts=frozenset({HOST}),
+        )
+        tasks[number].run()
+        return [one.key for one in filed if one.is_new]
+
+    filed: list[str] = []
+    for hours in (0, 2, 5, 26, 30):
+        home.clock.move_to(BEGAN_AT + hours * HOUR_S)
+        with ThreadPoolExecutor(4) as pool:
+            filed += [key for keys in pool.map(work, range(4)) for key in keys]
+    courses = [key for key in filed if key.startswith("course@")]
+    assert sorted(courses) == [f"course@2026-03-0{day}T10:00#{number}" for day in (3, 4) for number in (1, 2)]
+    assert len(filed) == len(set(filed))
+    decided = [dict(event.facts)["start_at"] for event in told(home, "window.decided")]
+    assert decided == [BEGAN_AT + 2 * HOUR_S, BEGAN_AT + 26 * HOUR_S]
+    owners = [r.request.key for r in home.store.reservations(owner="dl-course")]
+    assert len(owners) == len(set(owners)) == 4

@@ -1,0 +1,87 @@
+"""What is refused is refused with every reason at once; nothing refused leaves a trace but its record."""
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.core.intents import Cancel, Drain, Extend, Restart, Stop, Submit
+from scheduler.core.plan import Limits, Outcome
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
+from scheduler.core.spans import DAY_S, HOUR_S
+from tests.property.worlds import World, world
+
+GOOD = Ask(owner="ada", queue="interactive", gpus=1, run_s=HOUR_S)
+
+
+def codes(made: World) -> list[ReasonCode]:
+    return [r.code for r in made.changes[-1][1].decided[-1].reasons]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gpus": 3}, [ReasonCode.UNKNOWN_SIZE]),
+        ({"gpus": 16}, [ReasonCode.UNKNOWN_SIZE]),
+        ({"run_s": 59}, [ReasonCode.BAD_DURATION]),
+        ({"run_s": 31 * DAY_S}, [ReasonCode.BAD_DURATION]),
+        ({"queue": "batch"}, [ReasonCode.UNKNOWN_QUEUE]),
+        ({"image": "beos"}, [ReasonCode.UNKNOWN_IMAGE]),
+        ({"disk_gib": 9}, [ReasonCode.BAD_DISK]),
+        ({"disk_gib": 1251}, [ReasonCode.BAD_DISK]),
+        ({"owner": ""}, [ReasonCode.BAD_TEXT]),
+        ({"ssh_key": "one-word"}, [ReasonCode.BAD_TEXT]),
+        ({"at_boundary": AtBoundary.KEEP}, [ReasonCode.BOUNDARY_NOT_ALLOWED]),
+        ({"not_before_at": 5}, [ReasonCode.IN_THE_PAST]),
+        ({"continues": ReservationId("r-77")}, [ReasonCode.DISK_NOT_KEPT]),
+        ({"gpus": 3, "image": "beos", "run_s": 0}, None),
+    ],
+)
+def test_a_bad_ask_is_refused_with_every_reason(changes: dict[str, object], expected: list[ReasonCode] | None) -> None:
+    made = world()
+    before = made.plan
+    made.file(Submit(ask=replace(GOOD, **changes)))  # type: ignore[arg-type]
+    if expected is None:
+        assert set(codes(made)) >= {ReasonCode.UNKNOWN_SIZE, ReasonCode.UNKNOWN_IMAGE, ReasonCode.BAD_DURATION}
+    else:
+        assert codes(made) == expected
+    assert replace(made.plan, version=before.version) == before
+    assert made.changes[-1][1].reservations[0].outcome is Outcome.REFUSED
+
+
+def test_limits_are_counted_within_one_step_too() -> None:
+    made = world(limits=Limits(open_reservations=2, gpus_at_once=9))
+    change = made.file(*(Submit(ask=replace(GOOD, gpus=gpus)) for gpus in (8, 2, 1, 1)))
+    assert [d.is_accepted for d in change.decided] == [True, False, True, False]
+    assert [r.code for r in change.decided[1].reasons] == [ReasonCode.LIMIT]
+    assert made.problems == []
+
+
+def test_a_student_acts_only_on_what_is_theirs() -> None:
+    made = world()
+    made.file(Submit(ask=GOOD))
+    one = ReservationId(f"r-{made.seq}")
+    for intent in (Cancel(reservation=one), Stop(reservation=one), Extend(reservation=one, by_s=60)):
+        made.file(intent, author="mal", role=Role.STUDENT)
+        assert codes(made) == [ReasonCode.NOT_YOURS]
+    made.file(Submit(ask=GOOD), author="mal", role=Role.STUDENT)
+    assert codes(made) == [ReasonCode.ADMIN_ONLY]
+    made.file(Drain(host=HostId("dgx2-a")), author="ada", role=Role.STUDENT)
+    assert codes(made) == [ReasonCode.ADMIN_ONLY]
+    made.file(Cancel(reservation=one), author="ada", role=Role.STUDENT)
+    assert codes(made) == []
+
+
+def test_what_is_not_there_or_over_cannot_be_changed() -> None:
+    made = world()
+    made.file(Cancel(reservation=ReservationId("r-99")))
+    assert codes(made) == [ReasonCode.UNKNOWN_RESERVATION]
+    made.file(Submit(ask=GOOD))
+    one = ReservationId(f"r-{made.seq}")
+    made.file(Restart(reservation=one))
+    assert codes(made) == [ReasonCode.WRONG_PHASE]
+    made.look()
+    made.file(Stop(reservation=one))
+    assert codes(made) == []
+    made.file(Extend(reservation=one, by_s=60))
+    assert codes(made) == [ReasonCode.WRONG_PHASE]
