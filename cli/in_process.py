@@ -1,7 +1,7 @@
 """One Nightshift in one process and one thread, in virtual time.
 
-The same plan task, converge, store and policies as in service, on simulated racks; only the clock, the waking and the
-threads are those of a replay: what is due next is looked at next. `simulate` and the tests of whole histories run on it.
+The same plan task, converge, store and policies as in service, on simulated racks. Only the clock, the waking and the
+threads are those of a replay: what is due next is looked at next. `simulate` and the tests of histories run on it.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from scheduler.core.errors import NightshiftError
 from scheduler.core.facts import HostFacts
 from scheduler.core.intents import AddHost, FiledIntent, Intent
 from scheduler.core.plan import Decided, Plan
-from scheduler.core.replay import Agenda, VirtualClock
 from scheduler.core.reasons import ReasonCode
+from scheduler.core.replay import Agenda, VirtualClock
 from scheduler.core.requests import HostId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant

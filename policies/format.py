@@ -88,6 +88,7 @@ class LoadedPolicy:
             default_disk_gib=self.default_disk_gib,
             retention_s=self.retention_s,
             grace_s=self.grace_s,
+            longest_grace_s=max([self.grace_s, *(window.grace_s for window in self.windows)]),
             min_useful_s=self.min_useful_s,
             warnings_s=self.warnings_s,
             limits=self.limits,

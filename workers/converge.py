@@ -17,9 +17,9 @@ from scheduler.core.asked import ANSWERED, answered, asked_of, forget_closed, in
 from scheduler.core.asking import ask_key, quarantined, write_asks
 from scheduler.core.desired import desired_host
 from scheduler.core.diff import diff
-from scheduler.core.due import next_due_at
 from scheduler.core.errors import LeaseLost, NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts, Measurement, ObservedHost, Verb
+from scheduler.core.host_due import next_due_at
 from scheduler.core.plan import Event, Plan, PlanChange, event, pinned
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId

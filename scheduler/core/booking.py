@@ -4,7 +4,7 @@ Every change here keeps every promise: a booking moves only to where its promise
 function that may raise a promise is `break_promise`, for a fault or an admin's override; it writes the notice with it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler.core.admission import check_gpus_at_once
@@ -75,6 +75,11 @@ def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:
 def _with_kept_disk(want: Want, disk: BookedDisk) -> Want:
     """Say of a want that it has a disk already."""
     return replace(want, storage=disk.storage, disk_gib=0, kept_disk=disk)
+
+
+def without_disk(draft: Draft, request: Request) -> tuple[BookedSpan, ...] | None:
+    """Return where a request could be booked if its disk took no room; for asking what it waits for."""
+    return place(draft, replace(_want(draft, request, run_s=request.run_s, with_gifts=True), disk_gib=0))
 
 
 def _want(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
@@ -237,7 +242,7 @@ def rebook(
         draft.put(reservation)
         return False
     draft.put(replace(reservation, spans=_joined(draft, reservation.request, fixed, spans)))
-    _follow_disk(draft, reservation.id)
+    follow_disk(draft, reservation.id)
     return True
 
 
@@ -259,7 +264,7 @@ def _place(span: BookedSpan) -> Place:
     return span.host, span.partition
 
 
-def _follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
+def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     """Move the disk's booking after its reservation's spans."""
     assert draft.rules is not None
     reservation = draft.reservations[reservation_id]
@@ -291,96 +296,6 @@ def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[Boo
         return _keeps(draft, reservation.request, reservation.promise, spans, starts=starts)
 
     return accept
-
-
-def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list[Reservation]:
-    """Return reservations in the order in which they choose places: resumes first, largest first, then first come."""
-
-    def claim(reservation: Reservation) -> tuple[bool, int, Instant, int, ReservationId]:
-        is_resume = has_started(reservation)
-        size = -reservation.request.gpus if is_resume else 0
-        number = int(reservation.id.rpartition("-")[2]) if reservation.id.rpartition("-")[2].isdigit() else 0
-        return not is_resume, size, reservation.request.submitted_at, number, reservation.id
-
-    return sorted(reservations, key=claim)
-
-
-def compress(draft: Draft) -> None:
-    """Move bookings earlier into room that became free, one at a time; none is moved later."""
-    waiting = [r for r in draft.reservations.values() if movable(draft, r)]
-    for reservation in in_order_of_claim(draft, waiting):
-        old = movable(draft, reservation)
-
-        def is_earlier(
-            spans: tuple[BookedSpan, ...],
-            old: tuple[BookedSpan, ...] = old,
-            request: Request = reservation.request,
-        ) -> bool:
-            before, after = (old[0].start_at, old[-1].end_at), (spans[0].start_at, spans[-1].end_at)
-            is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
-            return is_better and not check_gpus_at_once(draft, request, spans)
-
-        rebook(draft, reservation, accept=is_earlier)
-
-
-def is_stuck(draft: Draft, reservation: Reservation) -> bool:
-    """Whether a booking lies where nothing may be booked anew, for want of another place: lost GPUs, a drained host."""
-    return any(draft.is_lost(span) or draft.hosts[span.host].is_drained for span in movable(draft, reservation))
-
-
-def hours_ahead(draft: Draft, *, stuck: ReservationId | None = None) -> dict[ReservationId, int]:
-    """Return the hours that the movable spans of each live reservation deliver.
-
-    Without those that are stuck, `stuck` excepted: what they wait for must not hold up everybody else.
-    """
-    live = [r for r in draft.reservations.values() if r.outcome is None and _is_ahead(draft, r)]
-    live = [r for r in live if r.id == stuck or not is_stuck(draft, r)]
-    return {r.id: sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r)) for r in live}
-
-
-def replan(
-    draft: Draft,
-    *,
-    first: Callable[[], None] | None = None,
-    hours_by_id: Mapping[ReservationId, int] | None = None,
-    stuck: ReservationId | None = None,
-) -> ReservationId | None:
-    """Take all movable bookings out, do `first`, and place them again. None: done, and every promise holds.
-
-    `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now. Bookings that are
-    stuck stay where they are, but for `stuck`.
-
-    Else everything is as it was, and the reservation whose promise did not hold is returned. This is what makes a
-    boundary a free defragmentation: resumes are placed largest first, on blocks that are all free.
-    """
-    with draft.attempt() as attempt:
-        run_s_by_id = hours_ahead(draft, stuck=stuck) if hours_by_id is None else hours_by_id
-        live = [draft.reservations[key] for key in run_s_by_id]
-        for reservation in live:
-            gone = movable(draft, reservation)
-            draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in gone)))
-        if first is not None:
-            first()
-        resumes = [r for r in in_order_of_claim(draft, live) if has_started(r)]
-        others = [r for r in in_order_of_claim(draft, live) if not has_started(r)]
-        others.sort(key=lambda r: r.promise.start_by_at if r.promise else 0)
-        for before in [*resumes, *others]:
-            reservation = draft.reservations[before.id]
-            run_s = run_s_by_id[before.id] - _delivered_more_s(draft, before, reservation)
-            if run_s > 0 and not rebook(draft, reservation, run_s=run_s, accept=keeps_promise(draft, reservation)):
-                return before.id
-        attempt.keep()
-        return None
-
-
-def _is_ahead(draft: Draft, reservation: Reservation) -> bool:
-    return any(span.end_at > draft.now for span in reservation.spans)
-
-
-def _delivered_more_s(draft: Draft, before: Reservation, after: Reservation) -> int:
-    """Return how many more hours the spans that stay deliver after a change than before it."""
-    kept = [span for span in before.spans if span not in movable(draft, before)]
-    return sum(s.end_at for s in after.spans) - sum(s.end_at for s in kept)
 
 
 def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
@@ -433,108 +348,3 @@ def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
         )
     )
     draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)
-
-
-def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, ...]:
-    """Give a reservation more hours if nobody is in the way; its owner gets a later end promised with it."""
-    assert reservation.promise is not None
-    request = replace(reservation.request, run_s=reservation.request.run_s + by_s)
-    tail = movable(draft, reservation)
-    begun = reservation.span_at(draft.now)
-    with draft.attempt() as attempt:
-        if begun is not None and not tail:
-            left_s, blocked = _stretch(draft, reservation, begun, by_s)
-            if blocked is not None:
-                return (blocked,)
-            run_s = left_s
-        else:
-            run_s = sum(draft.hours_s(span, request.gpus) for span in tail) + by_s
-        current = draft.reservations[reservation.id]
-        keeps_start = keeps_promise(
-            draft, replace(current, promise=replace(reservation.promise, end_by_at=draft.horizon_at))
-        )
-        if run_s > 0 and not rebook(draft, current, run_s=run_s, accept=keeps_start):
-            return (_blocked(draft, reservation, by_s),)
-        current = draft.reservations[reservation.id]
-        over = check_gpus_at_once(draft, request, current.spans)
-        if over:
-            return over
-        end_by_at = max(reservation.promise.end_by_at, current.spans[-1].end_at)
-        promised = replace(current, request=request, promise=replace(reservation.promise, end_by_at=end_by_at))
-        draft.put(promised)
-        _follow_disk(draft, reservation.id)
-        crowded = _crowded_disk(draft, promised, by_s)
-        if crowded is not None:
-            return (crowded,)
-        draft.note("reservation.extended", promised, is_notice=True, by_s=by_s, end_by_at=end_by_at)
-        attempt.keep()
-    return ()
-
-
-def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason | None:
-    """Return a reason when the pool has no room for a disk as long as it is booked now."""
-    if reservation.disk is None:
-        return None
-    disk = draft.disks[reservation.disk]
-    peak_gib = draft.pool_peak_gib(
-        disk.storage, is_scratch=disk.is_scratch, start_at=max(disk.from_at, draft.now), end_at=disk.until_at
-    )
-    if peak_gib <= draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch):
-        return None
-    return reason(
-        ReasonCode.NO_ROOM_TO_EXTEND,
-        reservation=reservation.id,
-        by_s=by_s,
-        blocker=f"the disk pool of {disk.storage}",
-        from_at=reservation.spans[-1].end_at,
-    )
-
-
-def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
-    """Lengthen a begun span in place up to its boundary; return what is left to deliver, or what is in the way."""
-    request = reservation.request
-    end_at = min(span.end_at + by_s, room_until_at(draft, reservation, span))
-    may_park = request.at_boundary is AtBoundary.PARK
-    if end_at < span.end_at + by_s and not (may_park and end_at > span.end_at):
-        return 0, _blocked(draft, reservation, by_s)
-    lengthen(draft, reservation, span, end_at)
-    return span.end_at + by_s - end_at, None
-
-
-def room_until_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
-    """Return until when a span could go on in place: the next booking, or the edge of its stretch."""
-    request = reservation.request
-    stretches = draft.stretches_of(
-        span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-    )
-    edge_at = next((s.end_at for s in stretches if s.start_at <= span.end_at - 1 < s.end_at), span.end_at)
-    free_until_at = draft.calendar.by_host[span.host].free_until(draft.partition_of(span), span.end_at)
-    return edge_at if free_until_at is None else min(edge_at, free_until_at)
-
-
-def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> None:
-    """Give a span that has begun another end."""
-    current = draft.reservations[reservation.id]
-    draft.put(replace(current, spans=tuple(replace(s, end_at=end_at) if s == span else s for s in current.spans)))
-    _follow_disk(draft, reservation.id)
-
-
-def _blocked(draft: Draft, reservation: Reservation, by_s: int) -> Reason:
-    """Say who is booked behind a reservation's last span."""
-    last = reservation.spans[-1]
-    mask = draft.partition_of(last).mask
-    blocker, from_at = "the end of its time", last.end_at
-    behind = [
-        (span.start_at, other.id)
-        for other in draft.reservations.values()
-        for span in other.spans
-        if other.id != reservation.id
-        and span.host == last.host
-        and span.start_at >= last.end_at
-        and draft.partition_of(span).mask & mask
-        and span.start_at < last.end_at + by_s
-    ]
-    if behind:
-        from_at, blocker_id = min(behind)
-        blocker = f"reservation {blocker_id}"
-    return reason(ReasonCode.NO_ROOM_TO_EXTEND, reservation=reservation.id, by_s=by_s, blocker=blocker, from_at=from_at)

@@ -14,8 +14,11 @@ from scheduler.core.windows import Window
 
 
 def longest_grace_s(rules: Rules, windows: Iterable[Window]) -> int:
-    """Return the longest grace that anybody may be given: whoever comes next may have to wait it out."""
-    return max([rules.grace_s, *(window.grace_s for window in windows)])
+    """Return the longest grace that anybody may be given: whoever comes next may have to wait it out.
+
+    `windows`: those that are not over; some may be decided ones of an earlier policy.
+    """
+    return max([rules.grace_s, rules.longest_grace_s, *(window.grace_s for window in windows)])
 
 
 def stop_bound_s(profile: HostProfile, *, grace_s: int) -> int:

@@ -2,21 +2,13 @@
 
 from dataclasses import replace
 
-from scheduler.core.booking import (
-    compress,
-    hours_ahead,
-    is_stuck,
-    keeps_promise,
-    lengthen,
-    movable,
-    rebook,
-    replan,
-    room_until_at,
-)
+from scheduler.core.booking import keeps_promise, movable, rebook
 from scheduler.core.draft import Draft
+from scheduler.core.extending import lengthen, room_until_at
 from scheduler.core.intents import ApplyPolicy
 from scheduler.core.plan import BookedSpan, Reservation, event
 from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.replanning import compress, hours_ahead, is_stuck, replan
 from scheduler.core.requests import AtBoundary, ReservationId
 from scheduler.core.windows import Window, WindowId, WindowState
 

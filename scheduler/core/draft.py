@@ -107,7 +107,9 @@ class Draft:
     def lead_s(self, profile: HostProfile, gpus: int) -> int:
         assert self.rules is not None
         if self._grace_s is None:
-            self._grace_s = longest_grace_s(self.rules, self.windows.values())
+            self._grace_s = longest_grace_s(
+                self.rules, (window for window in self.windows.values() if window.end_at > self.now)
+            )
         return lead_s(profile, gpus=gpus, grace_s=self._grace_s)
 
     def rows(self) -> tuple[object, ...]:

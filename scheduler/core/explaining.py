@@ -4,10 +4,10 @@ Both work on a plan that was read at some version and name it, so that an answer
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.core import admission
-from scheduler.core.booking import admit
+from scheduler.core.booking import admit, has_started, without_disk
 from scheduler.core.bounds import Estimates
 from scheduler.core.draft import Draft
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
@@ -77,7 +77,29 @@ def why(
         return (*told, *_no_place(plan, facts, reservation))
     if ahead.start_at <= now:
         return (*told, *_hand_over(plan, facts, reservation, ahead, vms))
-    return (*told, *_booked_later(plan, reservation, ahead))
+    return (*told, *_booked_later(plan, reservation, ahead), *_pool_is_full(plan, facts, reservation, now, settings))
+
+
+def _pool_is_full(
+    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
+) -> list[Reason]:
+    """Whether it is the disk, not the GPUs, that a first start waits for."""
+    if reservation.disk is None or reservation.disk not in plan.disks or has_started(reservation):
+        return []
+    draft = Draft(plan, facts, now, settings)
+    draft.put(replace(reservation, spans=()))
+    disk = draft.disks.pop(reservation.disk)
+    spans = without_disk(draft, reservation.request)
+    if spans is None or spans[0].start_at >= reservation.spans[0].start_at:
+        return []
+    return [
+        reason(
+            ReasonCode.WAITS_FOR_DISK,
+            storage=disk.storage,
+            disk_gib=disk.size_gib,
+            until_at=reservation.spans[0].start_at,
+        )
+    ]
 
 
 def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation) -> list[Reason]:

@@ -126,7 +126,7 @@ class VmEnd(StrEnum):
     SELF_SHUTDOWN = "self_shutdown"
     CRASHED = "crashed"
     GPU_LOST = "gpu_lost"
-    """It went down with a GPU of its own that cannot be read any more: the host's fault, and no crash of the guest's."""
+    """It went down with a GPU of its own that cannot be read any more: a fault of the host, not of the guest."""
     HOST_REBOOT = "host_reboot"
     VANISHED = "vanished"
     START_FAILED = "start_failed"

@@ -149,6 +149,8 @@ class Rules:
     warnings_s: tuple[int, ...]
     """How long before the end of a reservation its guest is warned, longest first."""
     limits: Limits = Limits()
+    longest_grace_s: int = 0
+    """The longest grace of any of its windows, also of those past the horizon: leads never grow under one policy."""
     source: str = ""
 
     def queue(self, name: str) -> Queue | None:

@@ -13,19 +13,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from scheduler.core import admission
-from scheduler.core.booking import (
-    admit,
-    compress,
-    end,
-    extend,
-    has_started,
-    keeps_promise,
-    movable,
-    rebook,
-    refuse,
-)
+from scheduler.core.booking import admit, end, has_started, keeps_promise, movable, rebook, refuse
 from scheduler.core.deciding import add_windows, apply_policy, decide_windows
 from scheduler.core.draft import Draft
+from scheduler.core.extending import extend
 from scheduler.core.facts import HostFacts, VmEnd
 from scheduler.core.intents import (
     AddHost,
@@ -45,6 +36,7 @@ from scheduler.core.intents import (
 from scheduler.core.phases import phase_of
 from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, event
 from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.replanning import compress
 from scheduler.core.requests import AtBoundary, HostId, Request, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.settling import close_ended, settle

@@ -6,25 +6,21 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 
 from dataclasses import replace
 
-from scheduler.core.booking import (
-    break_promise,
-    end,
-    keeps_promise,
-    lengthen,
-    movable,
-    rebook,
-    replan,
-    room_until_at,
-)
+from scheduler.core.booking import break_promise, end, keeps_promise, movable, rebook
 from scheduler.core.draft import Draft
+from scheduler.core.extending import lengthen, room_until_at
 from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.reasons import ReasonCode, reason
+from scheduler.core.replanning import replan
 from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
+
+NO_PLACE = "no GPUs are left that could take it"
+"""The cause of a broken promise that is told once for each time that a reservation loses its last place."""
 
 LEAST_OWED_S = 60
 """Less than this is not worth another start."""
@@ -238,8 +234,8 @@ def _settle_over(draft: Draft, reservation: Reservation, vms: list[tuple[HostId,
         if rebook(draft, reservation, run_s=owed_s, is_fault=True, accept=lambda _: True):
             draft.note("reservation.moved", reservation, is_notice=True, owed_s=owed_s)
             _tell_if_broken(draft, reservation, "hours lost to a fault of the host")
-        elif reservation.promise_notice == 0:
-            break_promise(draft, reservation, "no GPUs are left that could take it")
+        elif not any(why.fact("cause") == NO_PLACE for why in reservation.reasons):
+            break_promise(draft, reservation, NO_PLACE)
         return
     end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
 

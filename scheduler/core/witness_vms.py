@@ -169,9 +169,7 @@ def _never_came_up(seen: Witnessing, facts: HostFacts, vm: VmFact) -> VmFact:
     return _ended(seen, facts, vm, VmEnd.VANISHED, CUT_OFF)
 
 
-def _off(
-    seen: Witnessing, facts: HostFacts, look: ObservedHost, vm: VmFact, domain: ObservedDomain
-) -> VmFact:
+def _off(seen: Witnessing, facts: HostFacts, look: ObservedHost, vm: VmFact, domain: ObservedDomain) -> VmFact:
     """Judge a start whose domain is off and at rest."""
     ask = asked_of(facts, Verb.START, str(vm.uuid))
     if vm.up_at is None:

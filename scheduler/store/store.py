@@ -25,7 +25,6 @@ from scheduler.store.intents import IntentRecord
 from scheduler.store.plans import PolicyRecord
 from scheduler.store.tables import RESERVATION
 
-
 T = TypeVar("T")
 
 

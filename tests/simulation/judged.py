@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from scheduler.core.facts import DomainState, GpuState
+from scheduler.core.requests import ReservationId
+from scheduler.core.spans import Instant
 from tests.simulation.kill_points import HOST, Night
 
 
@@ -103,7 +105,7 @@ def check_held_gpus_are_wanted(night: Night) -> None:
 def check_promises(night: Night) -> None:
     """Check that everybody's guest ran in time, or that they were told."""
     raised = {e.reservation for _, e in night.home.store.events(limit=10_000, kinds=("promise.raised",))}
-    up = {}
+    up: dict[ReservationId | None, Instant] = {}
     for line in night.home.racks[HOST].log():
         if line.what == "guest.up":
             up.setdefault(line.reservation, line.at)

@@ -192,9 +192,7 @@ class Reaper:
         if met[Moment.BEFORE]:
             self.kill()
         if met.get(Moment.HALF):
-            self.home.racks[HOST].inject(
-                Fault(kind=FaultKind.ACT_HALF, verb=RackVerb(verb), subject=_subject(args[0]))
-            )
+            self.home.racks[HOST].inject(Fault(kind=FaultKind.ACT_HALF, verb=RackVerb(verb), subject=_subject(args[0])))
         try:
             answer = call(*args, **named)
         finally:

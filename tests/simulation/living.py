@@ -118,6 +118,8 @@ class Life:
         self._open: dict[int, FiledIntent] = {}
         self._policies = 0
         self._read_to: dict[HostId, int] = {}
+        self._hung: set[HostId] = set()
+        """Hosts on which some call may have hung for ever."""
         self.home = InProcess(
             now=self.first_at,
             hosts=tuple(HostSetup(host=host, profile="dgx-2", storage=host) for host in self.hosts),
@@ -349,6 +351,8 @@ class Life:
         while people.is_guests_own(fault) is not is_guests_own:
             fault = people.random_fault(self.random, now, running)
         self.home.racks[host].inject(fault)
+        if fault.kind is FaultKind.HANG and fault.until_at is None:
+            self._hung.add(host)
         if fault.kind is FaultKind.FOREIGN and fault.until_at is not None:
             self.leaves.add((host, fault.until_at))
         self.home.wake.host(host)
@@ -485,8 +489,11 @@ class Life:
 
     def _use_up_faults(self) -> None:
         """Nothing more is made to fail; what fails already goes on until somebody repairs it."""
-        for rack in self.home.racks.values():
+        for host, rack in self.home.racks.items():
             rack.clear_faults()
+            if host in self._hung:
+                # What hangs for ever is ended by nobody but an admin.
+                rack.reboot(self.home.clock.now())
 
     def _repair(self) -> None:
         """What an admin does who reads the notices: end by hand what cannot be stopped, repair GPUs, say so."""

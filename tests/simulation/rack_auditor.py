@@ -260,9 +260,10 @@ def _raised_silently(history: History, told: Told) -> Iterator[str]:
         yield f"{told.id}: its promise was broken at {at} although nothing failed: {told.promises[0][1]} to {promise}"
 
 
-def _is_given_up(promise: Promise, at: Instant, by_at: Instant) -> bool:
-    """Whether a notice says that nothing can be promised any more: what it names is past already."""
-    return by_at <= at or promise.end_by_at <= at
+def _is_given_up(told: Told, at: Instant, promise: Promise) -> bool:
+    """Whether a notice says that nothing can be promised any more: it puts nothing off, or to what is past already."""
+    changes = [since_at for since_at, promised in told.promises if promised == promise]
+    return promise.end_by_at <= at or at not in changes
 
 
 def _started_late(history: History, told: Told, holds: list[Hold]) -> Iterator[str]:
@@ -276,7 +277,7 @@ def _started_late(history: History, told: Told, holds: list[Hold]) -> Iterator[s
     for at, promise in told.raised:
         if at > start_by_at + late_s:
             break
-        if _is_given_up(promise, at, promise.start_by_at):
+        if _is_given_up(told, at, promise):
             return
         start_by_at = max(start_by_at, promise.start_by_at)
         late_s = NOTICE_S + _unwatched_s(history.unwatched, set(history.logs), start_by_at, FOREVER)
@@ -308,7 +309,7 @@ def _hours_short(history: History, told: Told, holds: list[Hold]) -> Iterator[st
             end_by_at = promise.end_by_at
     if told.was_given_up and told.ended_at is not None and told.ended_at < end_by_at:
         return
-    if any(_is_given_up(promise, at, promise.end_by_at) for at, promise in told.raised):
+    if any(_is_given_up(told, at, promise) for at, promise in told.raised):
         return
     if end_by_at > history.until_at:
         return

@@ -259,7 +259,7 @@ def test_the_tenants_resume_at_once_largest_first_on_other_blocks_hours_before_0
     sizes = [night.promised[event.reservation].request.gpus for event in pins if event.reservation is not None]
     assert sizes == sorted(TENANTS.values(), reverse=True)
     for id_ in night.tenants.values():
-        before, after = night.log("guest.up", id_)
+        _, after = night.log("guest.up", id_)
         assert after.at < at("05:45")
         assert after.generation == 2
     moved = [id_ for id_ in night.tenants.values() if len({line.partition for line in night.log("guest.up", id_)}) == 2]

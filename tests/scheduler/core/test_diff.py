@@ -19,7 +19,7 @@ from scheduler.core.actions import (
     WarnGuest,
 )
 from scheduler.core.asking import write_asks
-from scheduler.core.due import next_due_at
+from scheduler.core.host_due import next_due_at
 from scheduler.core.facts import (
     Asked,
     CheckResult,
