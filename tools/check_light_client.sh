@@ -21,4 +21,13 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 ./venv/bin/nightshift --version
 ./venv/bin/nightshift --help >/dev/null
+
+# What needs more than the light client says so in one line.
+status=0
+./venv/bin/nightshift simulate 2>said || status=$?
+if [ "$status" != 3 ] || [ "$(wc -l <said)" != 1 ] || ! grep -q "pip install 'nightshift\[server\]'" said; then
+    echo "without the server parts, simulate ended with $status and said:" >&2
+    cat said >&2
+    exit 1
+fi
 echo "the light client installs from wheels alone and runs"

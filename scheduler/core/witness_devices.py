@@ -165,15 +165,19 @@ def _close_resets(seen: Witnessing, facts: HostFacts, device_by_address: dict[st
 
 
 def witness_disks(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostFacts:
-    """Return the facts with every disk of ours as the look shows it; volumes of others are no concern."""
-    ready = {DiskId(disk.id): disk for disk in look.disks if disk.is_ready}
+    """Return the facts with every disk of ours as the look shows it; volumes of others are no concern.
+
+    What a copy that was cut off left is remembered too: it takes its room until it is deleted.
+    """
+    at_rest = {DiskId(disk.id): disk for disk in look.disks if disk.is_ready or not disk.is_busy}
     shown = {disk.id for disk in look.disks}
     fact_by_disk = {fact.disk: fact for fact in facts.disks}
-    for disk_id in sorted(ready):
+    for disk_id in sorted(at_rest):
         fact = fact_by_disk.get(disk_id)
         if disk_id in seen.plan.disks and (fact is None or fact.deleted_at is not None):
-            seen.tell("disk.made", disk=disk_id, size_gib=ready[disk_id].size_gib)
-            fact_by_disk[disk_id] = DiskFact(disk=disk_id, size_gib=ready[disk_id].size_gib, made_at=seen.now)
+            disk = at_rest[disk_id]
+            seen.tell("disk.made" if disk.is_ready else "disk.half_made", disk=disk_id, size_gib=disk.size_gib)
+            fact_by_disk[disk_id] = DiskFact(disk=disk_id, size_gib=disk.size_gib, made_at=seen.now)
     for disk_id, fact in sorted(fact_by_disk.items()):
         if disk_id not in shown and fact.deleted_at is None:
             fact_by_disk[disk_id] = _gone(seen, facts, fact, seen.now)

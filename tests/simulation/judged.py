@@ -6,10 +6,15 @@ Judged by the rack's log and by a last look where that is possible, and not by w
 from dataclasses import dataclass
 from uuid import UUID
 
+from cli.in_process import InProcess
 from scheduler.core.facts import DomainState, GpuState
 from scheduler.core.requests import ReservationId
 from scheduler.core.spans import Instant
-from tests.simulation.kill_points import HOST, Night
+from tests.simulation.kill_points import HOST, OUT_OF_ACTION_S, Night
+from tests.simulation.rack_auditor import audit
+from tests.simulation.told import History, Ledger
+
+SOON_S = OUT_OF_ACTION_S + 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +55,24 @@ def end_of(night: Night) -> End:
     )
 
 
+def audited(home: InProcess, ledger: Ledger, *, has_faults: bool) -> list[str]:
+    """Return what the auditor finds wrong with a history on one host."""
+    history = History(
+        until_at=home.clock.now(),
+        logs={host: rack.log() for host, rack in home.racks.items()},
+        profiles={host: rack.profile for host, rack in home.racks.items()},
+        ledger=ledger,
+        has_faults=has_faults,
+    )
+    return audit(history)
+
+
 def judge(night: Night, unharmed: End) -> None:
     """Hold a story against what must be true of every one, and against one whose worker suffered nothing."""
     check_nobody_ran_twice(night)
+    assert audited(night.home, night.ledger, has_faults=True) == []
     check_disks(night)
+    check_what_was_written_was_asked(night)
     assert end_of(night) == unharmed
     check_held_gpus_are_wanted(night)
     check_promises(night)
@@ -87,6 +106,18 @@ def check_disks(night: Night) -> None:
     end_at = booked_until_at[night.climate]
     assert isinstance(end_at, int)
     assert all(line.at >= end_at + 3600 for line in deleting)
+
+
+def check_what_was_written_was_asked(night: Night) -> None:
+    """Check that what was written to be asked of a guest was asked of it as soon as somebody was at work again."""
+    log = night.home.racks[HOST].log()
+    for kind, what in (("vm.stop_asked", "vm.shutdown_asked"), ("vm.warned", "guest.warned")):
+        for _, told in night.home.store.events(limit=10_000, kinds=(kind,)):
+            if dict(told.facts).get("through") == "agent":
+                # Its agent is silent: the host logs only that it was refused.
+                continue
+            asked_at = [line.at for line in log if line.what == what and line.reservation == told.reservation]
+            assert any(told.at <= at <= told.at + SOON_S for at in asked_at), (kind, told.at, asked_at)
 
 
 def check_held_gpus_are_wanted(night: Night) -> None:

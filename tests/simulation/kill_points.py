@@ -6,6 +6,7 @@ host, in which every verb of every port is called. What must be true afterwards 
 
 import os
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from cli.in_process import HostSetup, InProcess
 from policies.format import LoadedPolicy
 from policies.loading import load_policy
 from scheduler.core.intents import Submit
+from scheduler.core.plan import PlanChange
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
+from tests.simulation.told import Ledger
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
 from workers.ports import Drivers
 
@@ -112,7 +115,10 @@ class Reaper:
 
     def _copy(self, point: Point, variant: int) -> bool:
         read_fd, write_fd = os.pipe()
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # Of other threads: none works on what is copied here; a test runner's own may be there.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             os.close(read_fd)
             self._verdict_fd, self.is_armed, self.variant = write_fd, False, variant
@@ -227,6 +233,19 @@ def _subject(first: Any) -> str:
     return str(getattr(first, "uuid", None) or getattr(first, "id", first))
 
 
+def watch_commits(home: InProcess) -> Ledger:
+    """Take down from now on what every commit of the plan tells people; for the auditor."""
+    ledger, commit_plan = Ledger(), home.store.commit_plan
+
+    def noted(base_version: int, change: PlanChange, *, at: Instant, author: str = "plan") -> int:
+        version = commit_plan(base_version, change, at=at, author=author)
+        ledger.note(change, at)
+        return version
+
+    home.store.commit_plan = noted  # type: ignore[method-assign]  # a store that tells what it writes
+    return ledger
+
+
 def policy(text: str = NIGHTLY) -> LoadedPolicy:
     loaded = load_policy(text, source="nightly.yaml")
     assert isinstance(loaded, LoadedPolicy), loaded
@@ -238,6 +257,7 @@ class Night:
     """The story as it was told once."""
 
     home: InProcess
+    ledger: Ledger
     ada: ReservationId
     bela: ReservationId
     climate: ReservationId
@@ -260,9 +280,11 @@ def tell_story(reaper: Reaper) -> Night:
         watch=reaper.watch,
     )
     reaper.home = home
+    ledger = watch_commits(home)
     assert home.apply_policy(policy()).is_accepted
     night = Night(
         home=home,
+        ledger=ledger,
         ada=_ask(home, Ask(owner="ada", queue="interactive", gpus=4, run_s=3 * HOUR_S)),
         bela=_ask(home, Ask(owner="bela", queue="interactive", gpus=2, run_s=12 * HOUR_S)),
         climate=_ask(home, Ask(owner="climate", queue="hpc", gpus=16, run_s=2 * HOUR_S)),

@@ -1,4 +1,4 @@
-"""One random history of the whole product on simulated racks: drawn from a seed, lived through, brought to rest, judged.
+"""One random history of the whole product on simulated racks: drawn from a seed, lived, brought to rest, judged.
 
 The same plan task, converge, store and policies as in service; only people and fate are made up, and what they do is
 drawn from the seed alone. Holds no command.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from time import process_time
+from traceback import format_exception
 
 from cli.in_process import HostSetup, InProcess
 from policies.format import LoadedPolicy
@@ -90,10 +91,9 @@ def live(scope: Scope, *, store_url: str = "sqlite://") -> Judged:
     life = Life(scope, store_url)
     try:
         life.run()
-    except Exception as error:  # noqa: BLE001  a history that breaks is a finding like any other, and names its seed
-        import traceback
-
-        life.judged.problems.append("".join(traceback.format_exception(error)))
+    except Exception as error:
+        # A history that breaks is a finding like any other, and names its seed.
+        life.judged.problems.append("".join(format_exception(error)))
     finally:
         life.home.close()
     life.judged.seconds = process_time() - began
@@ -206,7 +206,9 @@ class Life:
         calls += [self._restart] * often(1) + [self._change_policy] * max(1, often(0.25))
         calls += [partial(self._fault, is_guests_own=True)] * often(1)
         calls += [partial(self._drain, host) for host in self.hosts if self.random.random() < 0.5]
-        calls += [partial(self._replace_worker, host) for host in self.hosts for _ in range(often(0.7 / len(self.hosts)))]
+        calls += [
+            partial(self._replace_worker, host) for host in self.hosts for _ in range(often(0.7 / len(self.hosts)))
+        ]
         if scope.has_faults:
             calls += [self._fault] * often(4) + [self._mend] * often(2)
             calls += [self._stand_still] * max(1, scope.days // 3)
@@ -413,7 +415,7 @@ class Life:
             home.workers[host].is_woken = True
         home.plan_task.run()
         home.look()
-        if self.commits != commits or any([self._read(host) for host in self.hosts]):
+        if self.commits != commits or sum(self._read(host) for host in self.hosts):
             self.problem(f"{now}: a second look at the same instant did something")
         self._compare_with_store(now)
         for reservation in people.known(self.plan):
@@ -458,7 +460,7 @@ class Life:
     # The end of it.
 
     def _come_to_rest(self) -> None:
-        """Give everything up, repair everything, run each host as a whole once, and wait for the end of all retention."""
+        """Give everything up, repair all, run each host as a whole once, and wait for the end of all retention."""
         home = self.home
         self._cancel_all()
         decided = home.apply_policy(people.quiet_policy())
@@ -556,7 +558,9 @@ class Life:
         found = [f"{r.id} is not closed: {r.outcome} {r.spans}" for r in people.known(self.plan)]
         found += [f"disk {disk} is still in the plan" for disk in sorted(self.plan.disks)]
         for host, facts in sorted(self.home.facts.items()):
-            found += [f"{host}: GPU {gpu.gpu} is {gpu.state}: {gpu.problem}" for gpu in facts.gpus if gpu.state != "clean"]
+            found += [
+                f"{host}: GPU {gpu.gpu} is {gpu.state}: {gpu.problem}" for gpu in facts.gpus if gpu.state != "clean"
+            ]
             found += [f"{host}: start {vm.reservation}/{vm.generation} is left" for vm in facts.vms if not vm.is_gone]
             found += [f"{host}: {ask.verb} of {ask.subject} is still asked: {ask.detail}" for ask in facts.asked]
             found += [f"{host}: {domain.name} is still there" for domain in facts.foreign]

@@ -147,6 +147,8 @@ def random_ask(random: Random, plan: Plan, now: Instant) -> Ask:
                 return replace(ask, owner=kept.request.owner, disk_gib=None, continues=kept.id)
         case 6:
             return _invalid(random, ask, plan, now)
+        case _:
+            pass
     return ask
 
 

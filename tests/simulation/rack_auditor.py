@@ -1,4 +1,4 @@
-"""An auditor that knows nothing of the planner: it holds what the racks' logs say happened against what people were told.
+"""An auditor that knows nothing of the planner: it holds what the racks' logs say against what people were told.
 
     racks' logs ─▶ holds (who had which GPUs when, and when a guest was up) ─┐
                                                                              ├─▶ violations, as sentences
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from scheduler.core.reasons import ReasonCode
-from scheduler.core.requests import AtBoundary, HostId, Promise, ReservationId
+from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, ReservationId
 from scheduler.core.spans import FOREVER, HOUR_S, MINUTE_S, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Layout
@@ -40,6 +40,9 @@ class Hold:
     generation: int | None
     partition: PartitionId | None
     gpus: tuple[int, ...]
+    """What it was started with."""
+    left: tuple[int, ...]
+    """What it still has, after a part was let go."""
     from_at: Instant
     until_at: Instant | None = None
     running_at: Instant | None = None
@@ -86,7 +89,7 @@ def audit_quiet(history: History) -> list[str]:
     for host, log in sorted(history.logs.items()):
         for hold in _read(history, host, unread):
             if hold.until_at is None:
-                found.append(f"{host}: {hold.reservation or hold.domain} still has GPUs {hold.gpus}")
+                found.append(f"{host}: {hold.reservation or hold.domain} still has GPUs {hold.left}")
         disks: set[str] = set()
         for line in log:
             if line.what in ("disk.copying", "disk.made", "disk.cut_off"):
@@ -133,6 +136,7 @@ def _read(history: History, host: HostId, found: list[str]) -> list[Hold]:
                     generation=line.generation,
                     partition=line.partition,
                     gpus=line.gpus,
+                    left=line.gpus,
                     from_at=line.at,
                 )
                 holds.append(hold)
@@ -140,8 +144,8 @@ def _read(history: History, host: HostId, found: list[str]) -> list[Hold]:
                 if line.what == "vm.starting":
                     found += _wrong_start(history, host, line)
             case "vm.stuck" if hold is not None:
-                let_go(hold, tuple(gpu for gpu in hold.gpus if gpu not in line.gpus))
-                hold.gpus = line.gpus
+                let_go(hold, tuple(gpu for gpu in hold.left if gpu not in line.gpus))
+                hold.left = line.gpus
             case "vm.running" if hold is not None:
                 hold.running_at = line.at
             case "guest.up" if hold is not None:
@@ -161,8 +165,10 @@ def _read(history: History, host: HostId, found: list[str]) -> list[Hold]:
                     found.append(f"{host}: {line.name} was undefined while it ran, at {line.at}")
                 if hold is not None:
                     hold.close(line.at, str(line.fact("reason") or line.what))
-                    let_go(hold, hold.gpus)
+                    let_go(hold, hold.left)
                     del hold_by_domain[line.domain]
+            case _:
+                pass
     return holds
 
 
@@ -329,8 +335,8 @@ def _hours_short(history: History, told: Told, holds: list[Hold]) -> Iterator[st
 
 def _wrong_size(told: Told, holds: list[Hold]) -> Iterator[str]:
     for hold in holds:
-        partition_gpus = len(hold.gpus)
-        if partition_gpus != told.gpus and hold.running_at is not None and not hold.how == "destroyed":
+        # One that never ran may have got stuck with a part of its GPUs.
+        if len(hold.gpus) != told.gpus and hold.running_at is not None:
             yield f"{told.id}: asked for {told.gpus} GPUs and got {hold.gpus} on {hold.host} at {hold.from_at}"
 
 
@@ -347,16 +353,16 @@ def _ran_on(history: History, told: Told, holds: list[Hold]) -> Iterator[str]:
 
 def _disks(history: History) -> Iterator[str]:
     """No disk is deleted before its retention ends, nor written over."""
-    users: dict[str, list[Told]] = {}
+    users: dict[DiskId, list[Told]] = {}
     for told in history.ledger.told.values():
         for _, disk in told.disks:
             users.setdefault(disk, []).append(told)
     for host, log in sorted(history.logs.items()):
-        made: set[str] = set()
+        made: set[DiskId] = set()
         for line in log:
             if not line.what.startswith("disk."):
                 continue
-            disk = str(line.fact("disk"))
+            disk = DiskId(str(line.fact("disk")))
             match line.what:
                 case "disk.copying" if disk in made:
                     yield f"{host}: disk {disk} was written over at {line.at}"
@@ -365,9 +371,11 @@ def _disks(history: History) -> Iterator[str]:
                 case "disk.deleting":
                     made.discard(disk)
                     yield from _deleted_too_early(host, disk, line.at, users.get(disk, []))
+                case _:
+                    pass
 
 
-def _deleted_too_early(host: HostId, disk: str, at: Instant, users: list[Told]) -> Iterator[str]:
+def _deleted_too_early(host: HostId, disk: DiskId, at: Instant, users: list[Told]) -> Iterator[str]:
     if not users:
         yield f"{host}: disk {disk}, which is nobody's, was deleted at {at}"
     for told in users:

@@ -20,6 +20,9 @@ from scheduler.core.plan import Event, Outcome, Reservation
 from scheduler.core.requests import Ask, HostId, ReservationId
 from scheduler.core.spans import HOUR_S, MINUTE_S, Instant
 from scheduler.core.windows import WindowState
+from tests.simulation.judged import audited
+from tests.simulation.kill_points import watch_commits
+from tests.simulation.told import Ledger
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
 from workers.drivers.simulated.log import LogLine
 from workers.ports import Drivers
@@ -64,6 +67,7 @@ class Night:
     tenants: dict[str, ReservationId]
     jobs: list[ReservationId]
     promised: dict[ReservationId, Reservation]
+    ledger: Ledger
     written_when_asked: dict[UUID, Asked | None]
     """What the database held of a shutdown at the very moment in which the driver was called."""
     windows: dict[Instant, WindowState] = field(default_factory=dict)
@@ -125,6 +129,7 @@ def night() -> Iterator[Night]:
     home = asking.home = InProcess(
         now=at("16:30"), hosts=(HostSetup(host=HOST, profile="dgx-2", storage="local"),), watch=asking.watch
     )
+    ledger = watch_commits(home)
     loaded = load_policy(POLICY, source="night.yaml")
     assert isinstance(loaded, LoadedPolicy)
     assert home.apply_policy(loaded).is_accepted
@@ -138,7 +143,7 @@ def night() -> Iterator[Night]:
     tenants = {owner: ask(owner, "interactive", gpus, TENANTS_RUN_S) for owner, gpus in TENANTS.items()}
     jobs = [ask("climate", "hpc", 16, 8 * HOUR_S), ask("genome", "hpc", 16, 3 * HOUR_S)]
     promised = {id_: _reservation(home, id_) for id_ in (*tenants.values(), *jobs)}
-    told = Night(home, tenants, jobs, promised, asking.written)
+    told = Night(home, tenants, jobs, promised, ledger, asking.written)
     _steer_guests(told)
     for clock in ("18:44:59", "18:45", "05:39:59", "05:40", "11:30"):
         home.agenda.run_until(at(clock))
@@ -286,3 +291,8 @@ def test_everybody_has_all_hours_by_the_end_they_were_promised_and_no_promise_ev
         device.held_by is None and device.result_of("reset_done") is CheckResult.PASSED
         for device in night.home.racks[HOST].drivers().hypervisor.look().devices
     )
+
+
+def test_the_auditor_who_reads_only_the_host_and_what_people_were_told_finds_nothing_wrong(night: Night) -> None:
+    assert set(night.promised) <= night.ledger.told.keys()
+    assert audited(night.home, night.ledger, has_faults=False) == []

@@ -195,7 +195,9 @@ def test_a_notice_of_a_broken_promise_is_found_where_nothing_failed_and_believed
 
 
 def test_two_vms_of_one_reservation_are_found() -> None:
-    second = replace(line(T + 30, "vm.starting", dirty=0), domain=UUID(int=9), gpus=(2, 3), partition=PartitionId("2g2-3"))
+    second = replace(
+        line(T + 30, "vm.starting", dirty=0), domain=UUID(int=9), gpus=(2, 3), partition=PartitionId("2g2-3")
+    )
     assert any("r-1 has two VMs" in wrong for wrong in audit(history(with_lines(second)(honest_log()))))
 
 

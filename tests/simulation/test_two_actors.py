@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ from tests.simulation.kill_points import (
     policy,
     tell_story,
 )
+from tests.workers.converge_bench import Worker as BenchWorker
+from tests.workers.converge_bench import World
 from workers.drivers.simulated.faults import RackVerb
-from workers.ports import Drivers
+from workers.ports import DomainSpec, Drivers
 
 LIMIT = "limits: {gpus_at_once: 8}\n"
 COURSE = """\
@@ -187,6 +190,32 @@ def test_a_call_that_arrives_late_harms_nobody_wherever_in_the_next_actors_work_
     straggler = Straggler(chosen, arrives_before=range(1, 15) if TRY_ALL else range(2, 13, 2))
     straggler.tell_and_judge(lambda night: judge(night, end))
     straggler.check_all_are_well()
+
+
+def test_a_definition_that_comes_late_is_cleared_away_again() -> None:
+    world, late = World(), list[DomainSpec]()
+    drivers = world.rack.drivers()
+
+    class Hypervisor:
+        """Remembers what is defined."""
+
+        def __getattr__(self, verb: str) -> Any:
+            return getattr(drivers.hypervisor, verb)
+
+        def define(self, spec: DomainSpec) -> None:
+            late.append(spec)
+            drivers.hypervisor.define(spec)
+
+    watched = replace(drivers, hypervisor=Hypervisor())
+    booked = world.book("r-1", "4g0-3", end_s=HOUR_S)
+    worker = BenchWorker(world, "worker-1", watched)
+    world.run(2 * HOUR_S, worker=worker)
+    assert world.vm(booked).is_gone
+    drivers.hypervisor.define(late[0])
+    world.run(3 * HOUR_S, worker=worker)
+    assert drivers.hypervisor.look().domains == ()
+    assert world.vm(booked).is_gone
+    assert world.facts.asked == ()
 
 
 # Two at the plan.

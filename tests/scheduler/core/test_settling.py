@@ -1,9 +1,10 @@
 """What facts do to the plan: time is given back, what a fault took is made good, what a guest lost is its own."""
 
-from scheduler.core.facts import VmEnd
+from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import Submit
 from scheduler.core.plan import Outcome
 from scheduler.core.requests import Ask, ReservationId
+from scheduler.core.settling import NO_PLACE
 from scheduler.core.spans import HOUR_S, MINUTE_S
 from tests.property.worlds import World, world
 
@@ -74,3 +75,38 @@ def test_a_reservation_that_cannot_be_started_anywhere_fails_in_the_end() -> Non
     assert made.plan.reservations[ONE].outcome is Outcome.FAILED
     places = {vm.partition for host in made.facts.values() for vm in host.vms}
     assert len(places) == 3, "three attempts on each of three partitions"
+
+
+def test_a_start_that_is_overdue_near_the_end_of_its_booking_is_not_promised_after_its_end() -> None:
+    # It was, once: the database refused the promise, and with it every step of the plan that followed.
+    made = world(windows=())
+    made.now += 9 * HOUR_S
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=2, run_s=HOUR_S - 5 * MINUTE_S)))
+    over_at = made.plan.reservations[ONE].spans[-1].end_at
+    made.is_checked = False
+    while made.now < over_at - MINUTE_S:
+        made.now += MINUTE_S
+        made.step()
+        promise = made.plan.reservations[ONE].promise
+        assert promise is not None
+        assert promise.start_by_at <= promise.end_by_at
+    assert made.plan.reservations[ONE].promise_notice > 1
+
+
+def test_whoever_loses_its_last_place_is_told_even_after_an_earlier_notice() -> None:
+    made = world(windows=())
+    made.now += 9 * HOUR_S
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=2, run_s=HOUR_S)))
+    booked = made.plan.reservations[ONE]
+    assert booked.promise is not None
+    made.is_checked = False
+    made.now = booked.promise.start_by_at + 1
+    made.step()
+    assert made.plan.reservations[ONE].promise_notice == 1, "it was told that it is late"
+    for gpu in range(16):
+        made.set_gpu(booked.spans[0].host, gpu, GpuState.QUARANTINED)
+    made.now = booked.spans[-1].end_at + HOUR_S
+    made.step()
+    made.step()
+    lost = made.plan.reservations[ONE]
+    assert (lost.promise_notice, [why.fact("cause") for why in lost.reasons]) == (2, [NO_PLACE])

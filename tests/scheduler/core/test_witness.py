@@ -288,9 +288,25 @@ def test_a_look_without_any_devices_quarantines_nothing_and_says_so() -> None:
     assert kinds(blind) == ["host.devices_unreadable"]
 
 
+def test_a_copy_that_was_cut_off_is_remembered_so_that_its_room_is_not_given_away_before_it_is_deleted() -> None:
+    # Forgotten, it left the plan at the end of its retention and stayed on the host for ever.
+    half = ObservedDisk(id="d-r-1", size_gib=100, is_ready=False, is_busy=False, held_by=None)
+    left = see(facts(), look(disks=(half,)), PLAN, 10)
+    assert ([d.disk for d in left.facts.disks], kinds(left)) == (["d-r-1"], ["disk.half_made"])
+    assert kinds(see(left.facts, look(disks=(half,)), PLAN, 20)) == []
+
+
+def test_a_guest_that_goes_down_with_its_gpu_did_not_crash_by_itself() -> None:
+    lost = see(facts(vm()), look(off(OffReason.CRASHED), unreadable=[1]), PLAN, 10)
+    assert lost.facts.vms[0].end is VmEnd.GPU_LOST
+    assert "cannot be read" in lost.facts.vms[0].problem
+    elsewhere = see(facts(vm()), look(off(OffReason.CRASHED), unreadable=[2]), PLAN, 10)
+    assert elsewhere.facts.vms[0].end is VmEnd.CRASHED
+
+
 def test_disks_are_remembered_when_they_are_ready_and_when_they_are_gone() -> None:
     ready = ObservedDisk(id="d-r-1", size_gib=100, is_ready=True, is_busy=False, held_by=None)
-    half = replace(ready, is_ready=False)
+    half = replace(ready, is_ready=False, is_busy=True)
     other = replace(ready, id="somebodys")
     assert see(facts(), look(disks=(half, other)), PLAN, 10).facts.disks == ()
     made = see(facts(), look(disks=(ready, other)), PLAN, 10)
