@@ -316,7 +316,8 @@ class Converge:
             for start in starts
         )
         change = PlanChange(reservations=tuple(pinned(start.vm.reservation, now) for start in starts), events=told)
-        self._plan = self._plans.commit(plan, change, author=self._actor)
+        # Guarded by the lease like the facts: a pin from an old look would end the start that another one just made.
+        self._plan = self._plans.commit(plan, change, author=self._actor, lease=self._lease.claim)
 
     def _write(self, actions: tuple[Action, ...], now: Instant) -> None:
         """Commit what is about to be asked."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from scheduler.core.settings import Settings
 from scheduler.service.ports import Clock
+from scheduler.store.leases import LeaseClaim
 from scheduler.store.store import Store
 
 
@@ -45,6 +46,11 @@ class Lease:
             return False
         self._renewed_machine_s = now_s
         return True
+
+    @property
+    def claim(self) -> LeaseClaim:
+        """What a commit that needs it is handed."""
+        return LeaseClaim(name=self._name, token=self.token, now_machine_s=self._clock.machine_s())
 
     def is_held(self) -> bool:
         """Whether the database says that it is held with our token now."""

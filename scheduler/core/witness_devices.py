@@ -18,6 +18,7 @@ from scheduler.core.facts import (
     GpuState,
     HostFacts,
     ObservedDevice,
+    ObservedDisk,
     ObservedHost,
     Verb,
 )
@@ -167,21 +168,31 @@ def _close_resets(seen: Witnessing, facts: HostFacts, device_by_address: dict[st
 def witness_disks(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostFacts:
     """Return the facts with every disk of ours as the look shows it; volumes of others are no concern.
 
-    What a copy that was cut off left is remembered too: it takes its room until it is deleted.
+    What a copy left that was cut off, or goes on for a reservation that has ended, is remembered too: it takes its room
+    until it is deleted.
     """
-    at_rest = {DiskId(disk.id): disk for disk in look.disks if disk.is_ready or not disk.is_busy}
+    lasting = {DiskId(disk.id): disk for disk in look.disks if _is_lasting(seen, disk)}
     shown = {disk.id for disk in look.disks}
     fact_by_disk = {fact.disk: fact for fact in facts.disks}
-    for disk_id in sorted(at_rest):
+    for disk_id in sorted(lasting):
         fact = fact_by_disk.get(disk_id)
-        if disk_id in seen.plan.disks and (fact is None or fact.deleted_at is not None):
-            disk = at_rest[disk_id]
+        if fact is None or fact.deleted_at is not None:
+            disk = lasting[disk_id]
             seen.tell("disk.made" if disk.is_ready else "disk.half_made", disk=disk_id, size_gib=disk.size_gib)
             fact_by_disk[disk_id] = DiskFact(disk=disk_id, size_gib=disk.size_gib, made_at=seen.now)
     for disk_id, fact in sorted(fact_by_disk.items()):
         if disk_id not in shown and fact.deleted_at is None:
             fact_by_disk[disk_id] = _gone(seen, facts, fact, seen.now)
     return replace(facts, disks=tuple(fact_by_disk[disk_id] for disk_id in sorted(fact_by_disk)))
+
+
+def _is_lasting(seen: Witnessing, disk: ObservedDisk) -> bool:
+    """Whether a volume is a disk of ours, and more than a copy under way that somebody waits for."""
+    booked = seen.plan.disks.get(DiskId(disk.id))
+    if booked is None:
+        return False
+    owner = seen.plan.reservations.get(booked.reservation)
+    return disk.is_ready or not disk.is_busy or owner is None or owner.outcome is not None
 
 
 def _gone(seen: Witnessing, facts: HostFacts, fact: DiskFact, now: Instant) -> DiskFact:

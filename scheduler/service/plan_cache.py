@@ -7,6 +7,7 @@ from threading import Lock
 
 from scheduler.core.plan import Plan, PlanChange, apply
 from scheduler.service.ports import Clock
+from scheduler.store.leases import LeaseClaim
 from scheduler.store.store import Store
 
 
@@ -27,9 +28,12 @@ class PlanCache:
                 self._plan = self._store.load_plan(now=self._clock.now())
             return self._plan
 
-    def commit(self, base: Plan, change: PlanChange, *, author: str) -> Plan:
-        """Commit a change made from `base` and return the plan after it. Raises StalePlan when another came first."""
-        self._store.commit_plan(base.version, change, at=self._clock.now(), author=author)
+    def commit(self, base: Plan, change: PlanChange, *, author: str, lease: LeaseClaim | None = None) -> Plan:
+        """Commit a change made from `base` and return the plan after it.
+
+        Raises StalePlan when another came first, and LeaseLost when a `lease` is given that is not held any more.
+        """
+        self._store.commit_plan(base.version, change, at=self._clock.now(), author=author, lease=lease)
         after = apply(base, change)
         with self._lock:
             # A later one may have been read meanwhile.

@@ -11,7 +11,6 @@ from typing import TypeVar, cast
 
 from sqlalchemy import Connection
 
-from scheduler.core.errors import LeaseLost
 from scheduler.core.facts import HostFacts, Measurement
 from scheduler.core.intents import FiledIntent, Intent
 from scheduler.core.plan import Decided, Event, Plan, PlanChange, Reservation
@@ -22,6 +21,7 @@ from scheduler.store import commits, facts, intents, leases, migrating, plans
 from scheduler.store import events as record
 from scheduler.store.engine import Database, Durability
 from scheduler.store.intents import IntentRecord
+from scheduler.store.leases import LeaseClaim
 from scheduler.store.plans import PolicyRecord
 from scheduler.store.tables import RESERVATION
 
@@ -138,13 +138,24 @@ class Store:
         self._known = _KnownProfiles(plan.version, {host.id: host.profile for host in plan.hosts.values()})
         return plan
 
-    def commit_plan(self, base_version: int, change: PlanChange, *, at: Instant, author: str = "plan") -> int:
+    def commit_plan(
+        self,
+        base_version: int,
+        change: PlanChange,
+        *,
+        at: Instant,
+        author: str = "plan",
+        lease: LeaseClaim | None = None,
+    ) -> int:
         """Write a change made from the plan at `base_version`, and return the new version.
 
+        With a `lease` it is written only if that is held, else `LeaseLost`: so converge pins.
         Raises `StalePlan` when another commit came first. Events whose key is taken are skipped.
         """
         known = self._known
         with self._writing("plan", "plan", "intent") as connection:
+            if lease is not None:
+                leases.need(connection, lease)
             if known.version != base_version:
                 names = plans.profile_names(connection)
                 known = _KnownProfiles(base_version, {host: self._profiles(name) for host, name in names.items()})
@@ -205,9 +216,7 @@ class Store:
             raise ValueError(f"facts of {old.host!r} and {new.host!r} cannot be recorded for host {host!r}")
         name = leases.host_lease(host)
         with self._writing("facts", "facts") as connection:
-            if not leases.holds(connection, name, token, now_machine_s=now_machine_s, locks=True):
-                message = f"lease {name} is not held by {token} any more; nothing was written, begin nothing more"
-                raise LeaseLost(message, lease=name, token=token)
+            leases.need(connection, LeaseClaim(name=name, token=token, now_machine_s=now_machine_s))
             facts.record(self._database, connection, old, new, measurements, self._profiles)
             record.append(self._database, connection, events)
 

@@ -8,8 +8,12 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from multiprocessing import get_context
 from time import perf_counter
+
+import psycopg
+from sqlalchemy import make_url
 
 from tests.simulation.living import Judged, Scope, live
 
@@ -26,13 +30,29 @@ def scopes(*, host_days: int, first_seed: int, histories: int | None = None) -> 
         seed += 1
 
 
-def live_all(todo: Iterable[Scope], *, jobs: int) -> Iterator[Judged]:
+def live_all(todo: Iterable[Scope], *, jobs: int, server: str | None = None) -> Iterator[Judged]:
     """Live through histories, several at once; each is the same whatever runs beside it."""
+    one = partial(live_on, server)
     if jobs == 1:
-        yield from map(live, todo)
+        yield from map(one, todo)
         return
     with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(live, list(todo))
+        yield from pool.imap_unordered(one, list(todo))
+
+
+def live_on(server: str | None, scope: Scope) -> Judged:
+    """Live through a history in memory, or in a database of its own on a PostgreSQL server."""
+    if server is None:
+        return live(scope)
+    url = make_url(server)
+    name = f"history_{scope.seed}"
+    administers = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(administers, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            return live(scope, store_url=url.set(database=name).render_as_string(hide_password=False))
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def told(judged: Judged) -> str:
@@ -51,11 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, help="so many histories, however long they are")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seed", type=int, default=1, help="the seed of the first history; each next one has the next")
+    parser.add_argument("--store", metavar="URL", help="a PostgreSQL server, for a database for each; else in memory")
     asked = parser.parse_args(arguments)
     began = perf_counter()
     todo = list(scopes(host_days=asked.host_days, first_seed=asked.seed, histories=asked.histories))
     lived: list[Judged] = []
-    for judged in live_all(todo, jobs=asked.jobs):
+    for judged in live_all(todo, jobs=asked.jobs, server=asked.store):
         lived.append(judged)
         if judged.problems:
             print(told(judged), flush=True)

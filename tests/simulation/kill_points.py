@@ -21,6 +21,7 @@ from scheduler.core.plan import PlanChange
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
+from scheduler.store.leases import LeaseClaim
 from tests.simulation.told import Ledger
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
 from workers.ports import Drivers
@@ -237,8 +238,10 @@ def watch_commits(home: InProcess) -> Ledger:
     """Take down from now on what every commit of the plan tells people; for the auditor."""
     ledger, commit_plan = Ledger(), home.store.commit_plan
 
-    def noted(base_version: int, change: PlanChange, *, at: Instant, author: str = "plan") -> int:
-        version = commit_plan(base_version, change, at=at, author=author)
+    def noted(
+        base_version: int, change: PlanChange, *, at: Instant, author: str = "plan", lease: LeaseClaim | None = None
+    ) -> int:
+        version = commit_plan(base_version, change, at=at, author=author, lease=lease)
         ledger.note(change, at)
         return version
 

@@ -25,6 +25,7 @@ from scheduler.core.reasons import sentence
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
 from scheduler.core.windows import WindowState
+from scheduler.store.leases import LeaseClaim
 from tests.property.checker import Scene, violations
 from tests.simulation import people
 from tests.simulation.rack_auditor import audit, audit_quiet
@@ -116,6 +117,7 @@ class Life:
         self.commits = 0
         self._before = Plan()
         self._open: dict[int, FiledIntent] = {}
+        self._terms = people.random_terms(self.random)
         self._policies = 0
         self._read_to: dict[HostId, int] = {}
         self._hung: set[HostId] = set()
@@ -144,8 +146,10 @@ class Life:
         store = self.home.store
         commit_plan, open_intents = store.commit_plan, store.open_intents
 
-        def noted(base_version: int, change: PlanChange, *, at: Instant, author: str = "plan") -> int:
-            version = commit_plan(base_version, change, at=at, author=author)
+        def noted(
+            base_version: int, change: PlanChange, *, at: Instant, author: str = "plan", lease: LeaseClaim | None = None
+        ) -> int:
+            version = commit_plan(base_version, change, at=at, author=author, lease=lease)
             self.ledger.note(change, at)
             self.judged.promises_raised += sum(event.kind == "promise.raised" for event in change.events)
             if self.scope.is_checked:
@@ -182,7 +186,7 @@ class Life:
 
     def run(self) -> None:
         home, random = self.home, self.random
-        decided = home.apply_policy(self._next_policy())
+        decided = home.apply_policy(self._next_policy(self._terms))
         if not decided.is_accepted:
             self.problem(f"the first policy was refused: {sentence(decided.reasons[0])}")
             return
@@ -203,7 +207,7 @@ class Life:
 
         calls: list[Callable[[], None]] = [self._submit] * often(REQUESTS_PER_HOST_DAY)
         calls += [self._cancel] * often(1.5) + [self._extend] * often(2) + [self._stop] * often(1)
-        calls += [self._restart] * often(1) + [self._change_policy] * max(1, often(0.25))
+        calls += [self._restart] * often(1) + [self._change_policy] * max(1, often(0.4))
         calls += [partial(self._fault, is_guests_own=True)] * often(1)
         calls += [partial(self._drain, host) for host in self.hosts if self.random.random() < 0.5]
         calls += [
@@ -216,9 +220,9 @@ class Life:
 
     # What people do.
 
-    def _next_policy(self) -> LoadedPolicy:
+    def _next_policy(self, terms: people.Terms) -> LoadedPolicy:
         self._policies += 1
-        return people.random_policy(self.random, number=self._policies)
+        return people.policy_of(terms, number=self._policies)
 
     @property
     def plan(self) -> Plan:
@@ -316,14 +320,18 @@ class Life:
 
     def _change_policy(self) -> None:
         home, now = self.home, self.home.clock.now()
-        before = self.plan.rules
+        before, terms = self.plan.rules, self._terms
         if self.random.random() < 0.3:
             self._policies += 1
             policy = people.policy_without_hpc(self.random, number=self._policies)
             must_be_refused = self._is_hpc_promised(now)
         else:
-            policy, must_be_refused = self._next_policy(), False
+            is_small = self.random.random() < 0.7
+            terms = people.changed_terms(self.random, terms) if is_small else people.random_terms(self.random)
+            policy, must_be_refused = self._next_policy(terms), False
         decided = home.apply_policy(policy)
+        if decided.is_accepted:
+            self._terms = terms
         self._did("policy", decided)
         if must_be_refused and decided.is_accepted:
             self.problem(f"{now}: a policy without whole-host work was taken on while some is promised")
@@ -415,7 +423,8 @@ class Life:
             home.workers[host].is_woken = True
         home.plan_task.run()
         home.look()
-        if self.commits != commits or sum(self._read(host) for host in self.hosts):
+        new_lines = {host: self._read(host) for host in self.hosts}
+        if self.commits != commits or any(new_lines.values()):
             self.problem(f"{now}: a second look at the same instant did something")
         self._compare_with_store(now)
         for reservation in people.known(self.plan):

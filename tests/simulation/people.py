@@ -60,29 +60,43 @@ def _loaded(text: str, source: str) -> LoadedPolicy:
     return policy
 
 
-def random_policy(random: Random, *, number: int) -> LoadedPolicy:
-    """Make a policy with nights of some kind."""
-    opens = random.choice([18, 20, 22])
-    text = _POLICY.format(
-        zone=random.choice(["Europe/Berlin", "America/New_York", "UTC"]),
-        day_sizes=random.choice([[1, 2, 4, 8], [1, 2, 4, 8], [1, 2, 4, 8, 16]]),
-        night_sizes=random.choice(["16", "16", "8, 16"]),
-        at_boundary=random.choice(["park", "park", "park", "finish"]),
-        retention=random.choice(["12h", "1d"]),
-        grace=random.choice(["5m", "5m", "2m", "10m"]),
-        min_useful=random.choice(["30m", "30m", "10m"]),
-        open_reservations=random.choice([12, 20]),
-        name=random.choice(["night", "late"]),
-        hosts=random.choice(["*", "*", "dgx2-a"]),
-        opens=opens,
-        days=random.choice(["*", "*", "mon-fri"]),
-        length=random.choice([4, 10, 12]),
-        only_if_queued=random.choice(["true", "true", "true", "false"]),
-        allowed=random.choice(["park, finish", "park, finish", "park, finish, keep", "finish"]),
-        window_grace=random.choice(["5m", "8m"]),
-        reserve=random.choice(["[]", _RESERVE]),
-    )
-    return _loaded(text, f"policy-{number}.yaml")
+_TERMS: dict[str, Sequence[object]] = {
+    "zone": ["Europe/Berlin", "America/New_York", "UTC"],
+    "day_sizes": [[1, 2, 4, 8], [1, 2, 4, 8], [1, 2, 4, 8, 16]],
+    "night_sizes": ["16", "16", "8, 16"],
+    "at_boundary": ["park", "park", "park", "finish"],
+    "retention": ["12h", "1d"],
+    "grace": ["5m", "5m", "2m", "10m"],
+    "min_useful": ["30m", "30m", "10m"],
+    "open_reservations": [12, 20],
+    "name": ["night", "late"],
+    "hosts": ["*", "*", "dgx2-a"],
+    "opens": [18, 20, 22],
+    "days": ["*", "*", "mon-fri"],
+    "length": [4, 10, 12],
+    "only_if_queued": ["true", "true", "true", "false"],
+    "allowed": ["park, finish", "park, finish", "park, finish, keep", "finish"],
+    "window_grace": ["5m", "8m"],
+    "reserve": ["[]", _RESERVE],
+}
+_SMALL_TERMS = ("at_boundary", "retention", "grace", "min_useful", "open_reservations", "only_if_queued", "reserve")
+"""Terms that may mostly be changed while people are promised time."""
+
+Terms = dict[str, object]
+
+
+def random_terms(random: Random) -> Terms:
+    """Draw the terms of a policy with nights of some kind."""
+    return {name: random.choice(choices) for name, choices in _TERMS.items()}
+
+
+def changed_terms(random: Random, terms: Terms) -> Terms:
+    """Change a few small things about a policy."""
+    return {**terms, **{name: random.choice(_TERMS[name]) for name in random.sample(_SMALL_TERMS, 2)}}
+
+
+def policy_of(terms: Terms, *, number: int) -> LoadedPolicy:
+    return _loaded(_POLICY.format(**terms), f"policy-{number}.yaml")
 
 
 def policy_without_hpc(random: Random, *, number: int) -> LoadedPolicy:

@@ -25,6 +25,7 @@ from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
+from scheduler.store.leases import LeaseClaim
 from tests.simulation.judged import end_of, judge
 from tests.simulation.kill_points import (
     BEGAN_AT,
@@ -257,11 +258,11 @@ def before_commit_of(home: InProcess, author: str, do: Callable[[], Any], patch:
     """Let something happen between the decision and the first commit of an author; return who tried to commit."""
     commit, tried = home.plans.commit, list[str]()
 
-    def late_commit(base: Plan, change: PlanChange, *, author: str) -> Plan:
+    def late_commit(base: Plan, change: PlanChange, *, author: str, lease: LeaseClaim | None = None) -> Plan:
         tried.append(author)
         if tried.count(author) == 1 and author.startswith(first):
             do()
-        return commit(base, change, author=author)
+        return commit(base, change, author=author, lease=lease)
 
     first = author
     patch.setattr(home.plans, "commit", late_commit)
@@ -301,6 +302,26 @@ def test_a_pin_made_from_an_older_plan_is_made_again_from_the_newer_one_once(mon
     assert sorted(pins, key=str) == [(ada, 1), (booked[0], 1)]
     started = [line.reservation for line in home.racks[HOST].log() if line.what == "vm.starting"]
     assert sorted(map(str, started)) == sorted([ada, booked[0]])
+
+
+def test_a_pin_is_not_written_without_the_lease_or_it_would_end_the_start_of_who_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = new_home()
+    ada = asks(home, "ada", 4)
+
+    def lose_lease() -> None:
+        # From here on the first worker is out of the game, and does not know it yet.
+        home.clock.pass_machine_time(OUT_OF_ACTION_S)
+        home.replace_worker(HOST)
+        home.workers[HOST].converge()
+
+    tried = before_commit_of(home, "worker-dgx2-a-0", lose_lease, monkeypatch)
+    home.agenda.run_until(BEGAN_AT + HOUR_S // 2)
+    assert [author for author in tried if author != "plan"] == ["worker-dgx2-a-0", "worker-dgx2-a-1"]
+    assert [(event.actor, event.reservation) for event in told(home, "span.pinned")] == [("worker-dgx2-a-1", ada)]
+    assert [line.generation for line in home.racks[HOST].log() if line.what == "guest.up"] == [1]
+    assert told(home, "vm.stop_asked") == []
 
 
 def test_two_plan_tasks_at_once_decide_each_intent_once_and_pass_no_limit_together(

@@ -294,6 +294,11 @@ def test_a_copy_that_was_cut_off_is_remembered_so_that_its_room_is_not_given_awa
     left = see(facts(), look(disks=(half,)), PLAN, 10)
     assert ([d.disk for d in left.facts.disks], kinds(left)) == (["d-r-1"], ["disk.half_made"])
     assert kinds(see(left.facts, look(disks=(half,)), PLAN, 20)) == []
+    # The same of a copy that hangs, and whose reservation has ended meanwhile.
+    hanging = (replace(half, is_busy=True),)
+    over = plan(reservation(R1, span(generation=1), outcome=Outcome.FAILED))
+    assert see(facts(), look(disks=hanging), PLAN, 10).facts.disks == ()
+    assert [d.disk for d in see(facts(), look(disks=hanging), over, 10).facts.disks] == ["d-r-1"]
 
 
 def test_a_guest_that_goes_down_with_its_gpu_did_not_crash_by_itself() -> None:
