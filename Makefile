@@ -14,7 +14,7 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate histories client lock clean
+.PHONY: help venv test lint format unit simulate kills histories client lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ unit: venv ## the tests, e.g. ARGS="-k park"
 
 simulate: venv ## a simulated rack through a day and a night, e.g. ARGS="--seed 7"
 	.venv/bin/nightshift simulate $(ARGS)
+
+kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
+	NIGHTSHIFT_KILL=all $(PY) -m pytest -n $(JOBS) -s tests/simulation/test_kill_injection.py tests/simulation/test_two_actors.py
 
 histories: venv ## long simulated histories against every invariant (CI)
 	$(PY) -m tests.simulation.histories --host-days 2000 --jobs $(JOBS)

@@ -118,7 +118,14 @@ class InProcess:
             else ()
         )
         self.desk.file(
-            AddHost(host=setup.host, profile=setup.profile, storage=setup.storage, windows=windows),
+            AddHost(
+                host=setup.host,
+                profile=setup.profile,
+                storage=setup.storage,
+                windows=windows,
+                policy_version=plan.rules.version if plan is not None and plan.rules is not None else 0,
+                horizon_at=plan.horizon_at if plan is not None else 0,
+            ),
             author="set-up",
             role=Role.ADMIN,
         )

@@ -8,7 +8,7 @@ import gzip
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TextIO
@@ -54,19 +54,25 @@ def read_trace(path: Path | None = None) -> tuple[Job, ...]:
         with _opened(path) as lines:
             for number, row in enumerate(csv.DictReader(lines), start=2):
                 try:
-                    job = Job(
-                        submit_s=int(row["submit_s"]), gpus=int(row["gpus"]), duration_s=max(1, int(row["duration_s"]))
-                    )
+                    jobs.append(_job(row))
                 except (KeyError, TypeError, ValueError) as error:
                     raise BadTrace(
                         f"{name}:{number}: not a job ({error}); give columns submit_s,gpus,duration_s,user", path=name
                     ) from error
-                jobs.append(job)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise BadTrace(f"cannot read trace {name}: {error}", path=name) from error
     if not jobs:
         raise BadTrace(f"{name} holds no jobs; give a CSV with columns submit_s,gpus,duration_s,user", path=name)
     return tuple(sorted(jobs, key=lambda job: job.submit_s))
+
+
+def _job(row: dict[str, str]) -> Job:
+    """Read one row; raises ValueError naming the value."""
+    job = Job(submit_s=int(row["submit_s"]), gpus=int(row["gpus"]), duration_s=int(row["duration_s"]))
+    for name, value, least in (("submit_s", job.submit_s, 0), ("gpus", job.gpus, 1), ("duration_s", job.duration_s, 0)):
+        if not least <= value < 1 << 40:
+            raise ValueError(f"{name} is {value}")
+    return replace(job, duration_s=max(1, job.duration_s))
 
 
 @contextmanager

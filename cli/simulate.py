@@ -20,6 +20,8 @@ from scheduler.core.spans import DAY_S, HOUR_S, Instant
 STRETCH_S = 36 * HOUR_S
 """Two days and the night between: 08:00 to 20:00 of the next day."""
 
+FIRST_YEAR, LAST_YEAR = 1971, 2900
+
 WIDE_SIZES = (8, 8, 16, 16)
 """What the trace lacks, added by seed: tenants with half a machine, and batch work for the night."""
 
@@ -102,9 +104,12 @@ def _demand(*, jobs_start_at: Instant, jobs: Any, cap_s: int, seed: int) -> tupl
 def _first_instant(start: str, zone: ZoneInfo) -> Instant:
     try:
         day = datetime.strptime(start, "%Y-%m-%d").replace(hour=8, tzinfo=zone)
+        if not FIRST_YEAR <= day.year <= LAST_YEAR:
+            raise ValueError(f"{day.year} is out of range")
         return int(day.timestamp())
     except (ValueError, OverflowError):
-        complain(f"--start {start!r} is not a day; write it like 2026-03-02")
+        years = f"{FIRST_YEAR} to {LAST_YEAR}"
+        complain(f"--start {start!r} is not a day of the years {years}; write it like 2026-03-02")
         raise typer.Exit(EXIT_USAGE) from None
 
 

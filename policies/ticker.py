@@ -57,11 +57,13 @@ def apply_intent(
 
     Only for a policy in which `checks.check_policy` finds no error.
     """
+    hosts = frozenset(hosts)
     horizon_at = now + settings.horizon_s
     windows = windows_between(policy, hosts, from_at=now, until_at=horizon_at, version=version)
     return ApplyPolicy(
         rules=policy.rules(version),
         windows=_decidable(windows, now),
+        hosts=hosts,
         horizon_at=horizon_at,
         text=policy.text,
     )
@@ -97,6 +99,9 @@ class Ticker:
         `policy_version` and `horizon_at` are the plan's. May be called any number of times, by any number of tickers;
         if filing fails, the next call files the rest.
         """
+        if not hosts:
+            # A reservation filed now would be refused for want of a host, and its key be used up.
+            return ()
         basis = self._basis
         if (
             basis is not None
@@ -124,7 +129,9 @@ class Ticker:
         new_horizon_at = wanted_at // DAY_S * DAY_S
         key = f"materialise@{version}@{new_horizon_at}"
         windows = windows_between(policy, hosts, from_at=horizon_at, until_at=new_horizon_at, version=version)
-        intent = Materialise(policy_version=version, windows=_decidable(windows, now), horizon_at=new_horizon_at)
+        intent = Materialise(
+            policy_version=version, windows=_decidable(windows, now), hosts=hosts, horizon_at=new_horizon_at
+        )
         filed, is_new = self._file_intent(intent, at=now, author=_AUTHOR, role=Role.POLICY, key=key)
         return (Filed(key=key, intent=filed, is_new=is_new),)
 

@@ -57,7 +57,7 @@ def check(
             at_boundary=ask.at_boundary if ask.at_boundary is not None else queue.at_boundary,
             image=image,
             disk_gib=disk_gib,
-            ssh_key=ask.ssh_key,
+            ssh_key=None if ask.ssh_key is None else ask.ssh_key.strip(),
             continues=ask.continues,
             key=key,
         ),
@@ -103,7 +103,7 @@ def _check_times(draft: Draft, ask: Ask) -> list[Reason]:
         )
     for wanted_at in {ask.not_before_at, ask.start_by_at} - {None}:
         assert wanted_at is not None
-        if wanted_at < now and (wanted_at == ask.start_by_at or ask.start_by_at is None):
+        if wanted_at < now:
             reasons.append(reason(ReasonCode.IN_THE_PAST, wanted_at=wanted_at, now_at=now))
         elif wanted_at > draft.horizon_at:
             reasons.append(reason(ReasonCode.BEYOND_HORIZON, wanted_at=wanted_at, horizon_at=draft.horizon_at))

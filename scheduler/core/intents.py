@@ -57,6 +57,10 @@ class AddHost:
     storage: str
     windows: tuple[Window, ...] = ()
     """Its windows under the applied policy, up to the plan's horizon."""
+    policy_version: int = 0
+    """The policy that its windows are of; 0 before any is applied."""
+    horizon_at: Instant = 0
+    """How far its windows reach."""
     kind: Literal["add_host"] = "add_host"
 
 
@@ -89,6 +93,8 @@ class ApplyPolicy:
 
     rules: Rules
     windows: tuple[Window, ...]
+    hosts: frozenset[HostId]
+    """The hosts that its windows were made for: refused when the plan has another one by now."""
     horizon_at: Instant
     text: str
     kind: Literal["apply_policy"] = "apply_policy"
@@ -100,6 +106,8 @@ class Materialise:
 
     policy_version: int
     windows: tuple[Window, ...]
+    hosts: frozenset[HostId]
+    """The hosts that its windows were made for: refused when the plan has another one by now."""
     horizon_at: Instant
     kind: Literal["materialise"] = "materialise"
 

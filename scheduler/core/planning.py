@@ -16,8 +16,10 @@ from scheduler.core import admission
 from scheduler.core.booking import admit, end, has_started, keeps_promise, movable, rebook, refuse
 from scheduler.core.deciding import add_windows, apply_policy, decide_windows
 from scheduler.core.draft import Draft
+from scheduler.core.errors import NightshiftError
 from scheduler.core.extending import extend
 from scheduler.core.facts import HostFacts, VmEnd
+from scheduler.core.intent_checks import check_intent
 from scheduler.core.intents import (
     AddHost,
     ApplyPolicy,
@@ -132,7 +134,16 @@ def _keep_refused(
     )
     refuse(draft, request, reasons)
     draft.tell(
-        event("reservation.refused", draft.now, reservation=new_id, actor=filed.author, why=reasons[0].code.value)
+        event(
+            "reservation.refused",
+            draft.now,
+            reservation=new_id,
+            actor=filed.author,
+            # A person has the answer in hand; what a policy asked for by the clock has to be told to somebody.
+            is_notice=filed.key is not None,
+            why=reasons[0].code.value,
+            owner=request.owner,
+        )
     )
 
 
@@ -140,8 +151,10 @@ def _change_reservation(draft: Draft, filed: FiledIntent, intent: Cancel | Stop 
     reservation = draft.reservations.get(intent.reservation)
     reasons: tuple[Reason, ...]
     if reservation is None:
-        reasons = (reason(ReasonCode.UNKNOWN_RESERVATION, reservation=intent.reservation),)
-    elif filed.role is Role.STUDENT and reservation.request.owner != filed.author:
+        # What nobody has is not kept as a reservation's id: it may be any text.
+        named = admission.storable_text(intent.reservation)
+        return Decided(seq=filed.seq, reasons=(reason(ReasonCode.UNKNOWN_RESERVATION, reservation=named),))
+    if filed.role is Role.STUDENT and reservation.request.owner != filed.author:
         reasons = (reason(ReasonCode.NOT_YOURS, reservation=intent.reservation),)
     elif reservation.outcome is not None:
         reasons = (_wrong_phase(draft, reservation, intent.kind),)
@@ -201,11 +214,15 @@ def _administer(
 ) -> tuple[Reason, ...]:
     if filed.role is Role.STUDENT:
         return (reason(ReasonCode.ADMIN_ONLY, what=intent.kind.replace("_", " ")),)
+    if isinstance(intent, AddHost | ApplyPolicy | Materialise):
+        unsound = check_intent(intent, draft.now)
+        if unsound:
+            return unsound
     match intent:
         case ApplyPolicy():
-            return apply_policy(draft, intent)
+            return _missed_hosts(draft, intent.hosts) or apply_policy(draft, intent)
         case Materialise():
-            return _materialise(draft, intent)
+            return _missed_hosts(draft, intent.hosts) or _materialise(draft, intent)
         case AddHost():
             return _add_host(draft, intent, profiles)
         case Drain() | Undrain() | Mend():
@@ -215,6 +232,12 @@ def _administer(
                 return (reason(ReasonCode.UNKNOWN_HOST, host=intent.host, hosts=known),)
             return _change_host(draft, host, intent)
     assert_never(intent)
+
+
+def _missed_hosts(draft: Draft, hosts: frozenset[HostId]) -> tuple[Reason, ...]:
+    """A host without windows would be promised to tenants at night: such windows are not taken on."""
+    missed = sorted(draft.hosts.keys() - hosts)
+    return (reason(ReasonCode.POLICY_MISSES_HOSTS, hosts=", ".join(missed)),) if missed else ()
 
 
 def _materialise(draft: Draft, intent: Materialise) -> tuple[Reason, ...]:
@@ -229,9 +252,20 @@ def _materialise(draft: Draft, intent: Materialise) -> tuple[Reason, ...]:
 
 def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfile]) -> tuple[Reason, ...]:
     if intent.host in draft.hosts:
-        problem = f"host {intent.host} is there already"
-        return (reason(ReasonCode.POLICY_INVALID, problem=problem),)
-    draft.put_host(Host(id=intent.host, profile=profiles(intent.profile), storage=intent.storage))
+        return (reason(ReasonCode.HOST_EXISTS, host=intent.host),)
+    current = draft.rules.version if draft.rules else 0
+    if intent.policy_version != current or intent.horizon_at < draft.horizon_at:
+        return (reason(ReasonCode.POLICY_STALE, seen=intent.policy_version, current=current),)
+    profile: HostProfile | None = None
+    try:
+        profile = profiles(intent.profile)
+        problem = f"its profile calls itself {profile.name!r}; use that name"
+    except NightshiftError as error:
+        problem = error.message
+    # The plan keeps the name alone: it has to lead back to this very profile after a restart.
+    if profile is None or profile.name != intent.profile:
+        return (reason(ReasonCode.UNKNOWN_PROFILE, host=intent.host, profile=intent.profile, problem=problem),)
+    draft.put_host(Host(id=intent.host, profile=profile, storage=intent.storage))
     add_windows(draft, intent.windows)
     draft.is_room_freed = True
     draft.tell(event("host.added", draft.now, host=intent.host, profile=intent.profile, storage=intent.storage))

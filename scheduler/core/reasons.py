@@ -41,10 +41,15 @@ class ReasonCode(StrEnum):
     NO_ROOM_TO_EXTEND = "reservation.no_room_to_extend"
     UNKNOWN_HOST = "host.unknown"
     UNKNOWN_GPU = "host.unknown_gpu"
+    HOST_EXISTS = "host.exists"
+    UNKNOWN_PROFILE = "host.unknown_profile"
     # Policies.
     POLICY_INVALID = "policy.invalid"
     POLICY_BREAKS_PROMISE = "policy.breaks_promise"
     POLICY_STALE = "policy.stale"
+    POLICY_MISSES_HOSTS = "policy.misses_hosts"
+    # Ours.
+    DEFECT = "defect"
     # Waiting.
     WAITS_FOR_TIME = "wait.booked_later"
     WAITS_FOR_WINDOW = "wait.window"
@@ -98,7 +103,11 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NO_ROOM_TO_EXTEND: "{reservation} cannot have {by_s} s more: {blocker} is booked there from {from_at}",
     ReasonCode.UNKNOWN_HOST: "there is no host {host}; known hosts: {hosts}",
     ReasonCode.UNKNOWN_GPU: "host {host} has no GPU {gpu}",
+    ReasonCode.HOST_EXISTS: "host {host} is there already; drain it or name another",
+    ReasonCode.UNKNOWN_PROFILE: "host {host} cannot be of kind {profile!r}: {problem}",
     ReasonCode.POLICY_INVALID: "{problem}",
+    ReasonCode.POLICY_MISSES_HOSTS: "these windows were made before host {hosts} was there; make them anew",
+    ReasonCode.DEFECT: "a defect of Nightshift keeps this from being decided ({problem}); nothing was changed",
     ReasonCode.POLICY_BREAKS_PROMISE: "the policy would break the promise of {reservation} ({owner}): {problem}",
     ReasonCode.POLICY_STALE: "these windows are of policy version {seen}; version {current} is applied",
     ReasonCode.WAITS_FOR_TIME: "booked on {host} {partition} from {start_at}",

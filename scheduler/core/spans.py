@@ -57,5 +57,10 @@ def join_adjacent(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def utc_text(instant: Instant) -> str:
-    """Write an instant as `2026-03-02 20:00:00Z`; the one form used in logs and events."""
+    """Write an instant as `2026-03-02 20:00:00Z`; the one form used in logs and events.
+
+    What no calendar has is written as its number: an explanation of a bad value must not fail on it.
+    """
+    if not 0 <= instant < 253_402_300_800:
+        return f"{instant} s"
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

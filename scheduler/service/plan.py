@@ -4,13 +4,15 @@ Any number of these may run; the version guard makes one of them win, the others
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from scheduler.core.errors import StalePlan
+from scheduler.core.errors import NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts
-from scheduler.core.plan import Plan
+from scheduler.core.intents import FiledIntent
+from scheduler.core.plan import Decided, Plan, PlanChange, event
 from scheduler.core.plan_due import next_plan_due_at
 from scheduler.core.planning import step
+from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
@@ -61,20 +63,54 @@ class PlanTask:
             is_due = self._due_at is not None and now >= self._due_at
             if not intents and not is_due and self._settled_version == plan.version:
                 break
-            change = step(plan, intents, self._facts, now, settings=self.settings, profiles=self.profiles)
-            if change.is_empty:
-                self._due_at = next_plan_due_at(plan, self._facts, now, self.settings)
-                self._settled_version = plan.version
-                break
             try:
+                change = self._step(plan, intents, now)
+                if change.is_empty:
+                    self._due_at = next_plan_due_at(plan, self._facts, now, self.settings)
+                    self._settled_version = plan.version
+                    break
                 self.plans.commit(plan, change, author="plan")
             except StalePlan:
                 continue
+            except Exception as error:
+                if not intents or (isinstance(error, NightshiftError) and error.retryable):
+                    raise
+                self._set_aside(plan, intents, now)
             is_changed = True
         if is_changed:
             for host in sorted(plan.hosts):
                 self.wake.host(host)
         return PlanRun(version=plan.version, is_changed=is_changed, next_due_at=self._due_at)
+
+    def _step(self, plan: Plan, intents: tuple[FiledIntent, ...], now: Instant) -> PlanChange:
+        return step(plan, intents, self._facts, now, settings=self.settings, profiles=self.profiles)
+
+    def _set_aside(self, plan: Plan, intents: tuple[FiledIntent, ...], now: Instant) -> None:
+        """Some intent makes the step fail, by a defect of ours: take the first alone, and refuse it if it is the one.
+
+        One request that nobody foresaw must not keep everybody else waiting. A plan that moved on meanwhile is met by
+        the next round.
+        """
+        first = intents[0]
+        try:
+            change = self._step(plan, (first,), now)
+            self.plans.commit(plan, change, author="plan")
+        except StalePlan:
+            return
+        except Exception as error:
+            if isinstance(error, NightshiftError) and error.retryable:
+                raise
+            # Without any intent the step has to work: if it does not, this raises, and the defect is not an intent's.
+            quiet = self._step(plan, (), now)
+            why = reason(ReasonCode.DEFECT, problem=f"{type(error).__name__} in a {first.intent.kind}")
+            told = event(
+                "intent.defect", now, actor="plan", is_notice=True, intent=first.seq, problem=repr(error)[:300]
+            )
+            refused = replace(quiet, decided=(Decided(seq=first.seq, reasons=(why,)),), events=(*quiet.events, told))
+            try:
+                self.plans.commit(plan, refused, author="plan")
+            except StalePlan:
+                return
 
     def _load_facts(self) -> None:
         """Bring the facts in memory up to what the database has."""

@@ -47,7 +47,10 @@ class StoreUnreachable(NightshiftError):
 
 
 class Unstorable(NightshiftError):
-    """A text that no database stores: half a surrogate pair, or NUL on PostgreSQL. Nothing was written."""
+    """A value that cannot be stored as it is: half a surrogate pair, NUL on PostgreSQL, a number where text belongs.
+
+    Nothing was written.
+    """
 
     code = "store.unstorable"
 

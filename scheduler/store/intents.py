@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from scheduler.core.errors import BrokenInvariant
@@ -10,8 +11,9 @@ from scheduler.core.intents import FiledIntent, Intent
 from scheduler.core.plan import Decided
 from scheduler.core.requests import Role
 from scheduler.core.spans import Instant
-from scheduler.store.codec import to_json
+from scheduler.store.codec import intent_from_json, to_json
 from scheduler.store.engine import Database
+from scheduler.store.failures import Unstorable
 from scheduler.store.rows import decided_of, filed_intent_of, in_batches
 from scheduler.store.tables import INTENT
 
@@ -55,12 +57,33 @@ def file(
         "role": role.value,
         "key": key,
         "kind": intent.kind,
-        "payload": to_json(intent),
+        "payload": _payload(intent),
         "reasons": "[]",
     }
     inserted = connection.execute(insert(INTENT), columns).inserted_primary_key
     assert inserted is not None
     return FiledIntent(seq=inserted[0], at=at, author=author, role=role, intent=intent, key=key), True
+
+
+def _payload(intent: Intent) -> str:
+    """Write an intent; one that could not be read back is refused here, before it stands in everybody's way."""
+    payload = to_json(intent)
+    try:
+        payload.encode()
+        is_whole = intent_from_json(payload) == intent
+    except ValueError as error:
+        raise Unstorable(f"this {intent.kind} cannot be filed: {_first_line(error)}", kind=intent.kind) from error
+    if not is_whole:
+        raise Unstorable(f"this {intent.kind} cannot be filed: it does not read back as it was", kind=intent.kind)
+    return payload
+
+
+def _first_line(error: ValueError) -> str:
+    """Return what the reader found wrong first, in one line: `ask.run_s: not a valid integer`."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+    return str(error).splitlines()[0]
 
 
 def read_open(connection: Connection) -> tuple[FiledIntent, ...]:

@@ -148,7 +148,15 @@ def change_policy(made: World) -> None:
         min_useful_s=random.choice([30, 30, 10, 60]) * MINUTE_S,
         grace_s=random.choice([300, 300, 120, 900]),
     )
-    made.file(ApplyPolicy(rules=new, windows=windows, horizon_at=made.plan.horizon_at, text=f"policy {version}"))
+    made.file(
+        ApplyPolicy(
+            rules=new,
+            windows=windows,
+            hosts=frozenset(made.plan.hosts),
+            horizon_at=made.plan.horizon_at,
+            text=f"policy {version}",
+        )
+    )
 
 
 def act_of_fate(made: World, roll: int) -> None:

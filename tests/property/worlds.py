@@ -443,7 +443,7 @@ def world(
     if windows is None:
         windows = nights(ids, from_at=now, until_at=horizon_at)
     applied = rules(**{"limits": limits or Limits(), **rule_changes})  # type: ignore[arg-type]
-    made.file(ApplyPolicy(rules=applied, windows=(), horizon_at=horizon_at, text="policy"))
+    made.file(ApplyPolicy(rules=applied, windows=(), hosts=frozenset(), horizon_at=horizon_at, text="policy"))
     for host, storage in by_name.items():
         mine = tuple(w for w in windows if HostId(host) in w.hosts)
         made.file(
@@ -452,6 +452,8 @@ def world(
                 profile=profile,
                 storage=storage,
                 windows=tuple(replace(w, hosts=frozenset({HostId(host)})) for w in mine),
+                policy_version=1,
+                horizon_at=horizon_at,
             )
         )
     return made
@@ -470,5 +472,11 @@ def materialise(made: World, days: int = 15) -> None:
         version=made.plan.rules.version,
     )
     made.file(
-        Materialise(policy_version=made.plan.rules.version, windows=more, horizon_at=horizon_at), role=Role.POLICY
+        Materialise(
+            policy_version=made.plan.rules.version,
+            windows=more,
+            hosts=frozenset(made.plan.hosts),
+            horizon_at=horizon_at,
+        ),
+        role=Role.POLICY,
     )

@@ -26,6 +26,8 @@ SILENT_BOOT_S = 10 * MINUTE_S
 """With a silent agent nobody can tell when the guest was up; it is taken for up once it has had its time to boot."""
 NOTICE_S = MINUTE_S
 """How soon after a promise has passed, and somebody looks, its owner is told."""
+LONGEST_COPY_S = 10 * MINUTE_S
+"""A start that has begun goes on for so long before the domain is started, unless something fails."""
 LONGEST_STOP_S = 20 * MINUTE_S
 """Grace, destroy and reset of any policy here; nothing runs on past its time for longer, unless something fails."""
 
@@ -187,11 +189,23 @@ def _wrong_start(history: History, host: HostId, line: LogLine) -> Iterator[str]
     if told is None:
         yield f"{host}: {line.name} was started and nobody was promised it"
         return
-    if told.ended_at is not None and line.at > told.ended_at:
+    if told.ended_at is not None and line.at > told.ended_at and not _was_begun(history, told, line):
         yield f"{host}: {line.name} was started at {line.at}, it had ended at {told.ended_at}"
     closed = _closed_to(history, told, host, line.at)
     if closed is not None:
         yield f"{host}: {line.name} was started at {line.at} while layout {closed.name} holds"
+
+
+def _was_begun(history: History, told: Told, line: LogLine) -> bool:
+    """Whether a start was under way when its reservation ended: its disk was being made, say. It is stopped then."""
+    assert told.ended_at is not None
+    was_pinned = any(
+        span.generation == line.generation
+        for since_at, spans in told.bookings
+        if since_at <= told.ended_at
+        for span in spans
+    )
+    return was_pinned and (history.has_faults or line.at <= told.ended_at + LONGEST_COPY_S)
 
 
 def _closed_to(history: History, told: Told, host: HostId, at: Instant) -> Layout | None:

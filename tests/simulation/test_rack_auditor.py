@@ -140,8 +140,8 @@ def with_lines(*lines: LogLine) -> Callable[[list[LogLine]], list[LogLine]]:
         (without("vm.off"), "was undefined while it ran"),
         (instead("vm.off", lambda one: replace(one, at=END + HOUR_S)), "and still had GPUs"),
         (
-            with_lines(line(END + 60, "vm.starting", dirty=0, is_fabric_set=1)),
-            f"was started at {END + 60}, it had ended",
+            with_lines(line(END + 601, "vm.starting", dirty=0, is_fabric_set=1)),
+            f"was started at {END + 601}, it had ended",
         ),
         (instead("vm.starting", lambda one: replace(one, reservation=OTHER)), "nobody was promised it"),
     ],

@@ -274,7 +274,7 @@ def test_a_gpu_that_dies_is_quarantined_and_comes_back_when_an_admin_says_it_is_
     world.rack.inject(Fault(kind=FaultKind.GPU_DIES, at=BEGAN_AT + HOUR_S, gpus=(1,), subject="0000:36:00.0"))
     world.run(2 * HOUR_S)
     assert world.facts.gpus_out_of_plan == {1}
-    assert world.vm(booked).end is VmEnd.CRASHED
+    assert world.vm(booked).end is VmEnd.GPU_LOST
     assert ReasonCode.GPU_QUARANTINED in {f.why.code for f in world.worker.reports[-1].findings}
     world.rack.mend_device("0000:36:00.0")
     host = replace(world.store.load_plan(world.clock.now()).hosts[world.facts.host], mended=((1, world.clock.now()),))

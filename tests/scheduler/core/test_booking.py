@@ -83,7 +83,13 @@ def test_a_span_that_has_begun_is_not_placed_anew_while_it_is_handed_over() -> N
     assert host is not None
     windows = nights([HOST], from_at=made.now, until_at=made.plan.horizon_at, version=2)
     change = made.file(
-        ApplyPolicy(rules=rules(2), windows=windows, horizon_at=made.plan.horizon_at, text="the same nights")
+        ApplyPolicy(
+            rules=rules(2),
+            windows=windows,
+            hosts=frozenset(made.plan.hosts),
+            horizon_at=made.plan.horizon_at,
+            text="the same nights",
+        )
     )
     assert change.decided[-1].is_accepted, "a hand-over that is under way holds up no policy"
     assert get(made, one).spans == begun
@@ -98,7 +104,11 @@ def test_hours_are_counted_by_the_old_rules_when_a_policy_gives_more_grace() -> 
     made.look()
     slow = rules(2, grace_s=900)
     windows = nights([HOST], from_at=made.now, until_at=made.plan.horizon_at, version=2, grace_s=900)
-    change = made.file(ApplyPolicy(rules=slow, windows=windows, horizon_at=made.plan.horizon_at, text="slow"))
+    change = made.file(
+        ApplyPolicy(
+            rules=slow, windows=windows, hosts=frozenset(made.plan.hosts), horizon_at=made.plan.horizon_at, text="slow"
+        )
+    )
     assert not change.decided[-1].is_accepted, "ten minutes more grace is ten minutes less of the promised hours"
     assert change.decided[-1].reasons[0].fact("reservation") == parked
     assert made.problems == []
@@ -111,7 +121,15 @@ def test_a_booking_on_a_lost_gpu_does_not_hold_up_a_policy_that_leaves_it_alone(
     made.step()
     assert get(made, job).spans, "there is no other place for it: it stays where it is, in case the GPU is mended"
     windows = nights([HOST], from_at=made.now, until_at=made.plan.horizon_at, version=2)
-    change = made.file(ApplyPolicy(rules=rules(2), windows=windows, horizon_at=made.plan.horizon_at, text="same"))
+    change = made.file(
+        ApplyPolicy(
+            rules=rules(2),
+            windows=windows,
+            hosts=frozenset(made.plan.hosts),
+            horizon_at=made.plan.horizon_at,
+            text="same",
+        )
+    )
     assert change.decided[-1].is_accepted
 
 

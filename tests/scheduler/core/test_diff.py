@@ -19,7 +19,6 @@ from scheduler.core.actions import (
     WarnGuest,
 )
 from scheduler.core.asking import write_asks
-from scheduler.core.host_due import next_due_at
 from scheduler.core.facts import (
     Asked,
     CheckResult,
@@ -35,6 +34,7 @@ from scheduler.core.facts import (
     VmEnd,
     domain_uuid,
 )
+from scheduler.core.host_due import next_due_at
 from scheduler.core.plan import Outcome, Plan
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import DiskId

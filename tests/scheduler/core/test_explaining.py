@@ -63,7 +63,11 @@ class Desk:
         self.seq = 0
         self.do(AddHost(host=HOST, profile="dgx-2", storage=HOST))
         windows = tuple(night(day) for day in range(30))
-        self.do(ApplyPolicy(rules=RULES, windows=windows, horizon_at=BEGAN_AT + 30 * DAY_S, text=""))
+        self.do(
+            ApplyPolicy(
+                rules=RULES, windows=windows, hosts=frozenset({HOST}), horizon_at=BEGAN_AT + 30 * DAY_S, text=""
+            )
+        )
 
     def do(self, intent: Intent) -> ReservationId:
         self.seq += 1

@@ -1,5 +1,7 @@
 """What facts do to the plan: time is given back, what a fault took is made good, what a guest lost is its own."""
 
+import pytest
+
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import Submit
 from scheduler.core.plan import Outcome
@@ -45,9 +47,10 @@ def test_hours_that_a_guest_lost_by_crashing_are_not_made_good() -> None:
     assert made.problems == []
 
 
-def test_hours_that_a_host_took_are_made_good_and_told() -> None:
+@pytest.mark.parametrize("how", [VmEnd.VANISHED, VmEnd.GPU_LOST])
+def test_hours_that_a_host_took_are_made_good_and_told(how: VmEnd) -> None:
     made = running()
-    end_of(made, VmEnd.VANISHED)
+    end_of(made, how)
     made.run_until(made.now + 10 * HOUR_S)
     vms = [vm for host in made.facts.values() for vm in host.vms]
     assert len(vms) == 2

@@ -8,19 +8,35 @@ import pytest
 from policies.loading import load_policy
 from policies.ticker import apply_intent
 from scheduler.core.explaining import QUOTED
-from scheduler.core.intents import AddHost, Cancel, Extend, Submit, reservation_id
+from scheduler.core.intents import (
+    AddHost,
+    ApplyPolicy,
+    Cancel,
+    Drain,
+    Extend,
+    Intent,
+    Materialise,
+    Mend,
+    Restart,
+    Stop,
+    Submit,
+    reservation_id,
+)
 from scheduler.core.plan import Decided
-from scheduler.core.reasons import ReasonCode
+from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.replay import VirtualClock
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
-from scheduler.core.spans import HOUR_S
+from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.core.topology import HostProfile
+from scheduler.core.windows import WindowState
 from scheduler.profiles.loading import load_profile
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.quote import quote_ask
 from scheduler.service.submit import Desk
 from scheduler.service.why import UnknownReservation, why_waits
+from scheduler.store.failures import Unstorable
 from scheduler.store.store import Store
 
 MONDAY_AT = 1_772_434_800  # 2026-03-02 08:00 in Berlin
@@ -199,6 +215,8 @@ def test_whoever_waits_is_told_why_and_an_unknown_reservation_is_said_to_be_unkn
         ({"run_s": -60}, ReasonCode.BAD_DURATION),
         ({"run_s": 10**12}, ReasonCode.BAD_DURATION),
         ({"not_before_at": MONDAY_AT - 1}, ReasonCode.IN_THE_PAST),
+        ({"not_before_at": -(10**30), "start_by_at": MONDAY_AT + 7200}, ReasonCode.IN_THE_PAST),
+        ({"not_before_at": -(10**17), "start_by_at": MONDAY_AT + 7200}, ReasonCode.IN_THE_PAST),
         ({"start_by_at": MONDAY_AT - 1, "not_before_at": MONDAY_AT - 1}, ReasonCode.IN_THE_PAST),
         ({"not_before_at": MONDAY_AT + 400 * 24 * HOUR_S}, ReasonCode.BEYOND_HORIZON),
         (
@@ -236,6 +254,132 @@ def test_what_cannot_be_is_refused_with_its_reason_and_books_nothing(
     kept = office.store.reservation(reservation_id(seq))
     assert kept is not None
     assert kept.reasons == decided.reasons
+
+
+def soundness() -> tuple[ApplyPolicy, Materialise]:
+    """Two intents that would be taken on if nothing in them were spoilt."""
+    policy = load_policy(POLICY, source="policy.yaml")
+    assert not isinstance(policy, tuple)
+    apply = apply_intent(policy, [HOST], now=MONDAY_AT, version=2, settings=SETTINGS)
+    horizon_at = apply.horizon_at + DAY_S
+    return apply, Materialise(
+        policy_version=1, windows=apply.windows[-1:], hosts=frozenset({HOST}), horizon_at=horizon_at
+    )
+
+
+APPLY, MATERIALISE = soundness()
+NIGHT = APPLY.windows[0]
+SPOILT_WINDOWS = (
+    replace(NIGHT, end_at=NIGHT.start_at - 1),
+    replace(NIGHT, end_at=NIGHT.start_at),
+    replace(NIGHT, decide_at=NIGHT.start_at + 1),
+    replace(NIGHT, end_at=10**30),
+    replace(NIGHT, state=WindowState.OPEN),
+    replace(NIGHT, state=WindowState.RELEASED, released_from_at=NIGHT.start_at),
+    replace(NIGHT, grace_s=-1),
+    replace(NIGHT, grace_s=10**30),
+    replace(NIGHT, warnings_s=(0,)),
+    replace(NIGHT, name="a\x00b"),
+)
+POISON: tuple[Intent, ...] = (
+    AddHost(host=HostId("dgx2-b"), profile="nope", storage="b", policy_version=1, horizon_at=APPLY.horizon_at),
+    AddHost(host=HostId("dgx2-b"), profile="/etc/passwd", storage="b", policy_version=1, horizon_at=APPLY.horizon_at),
+    AddHost(host=HostId(""), profile="dgx-2", storage="b", policy_version=1, horizon_at=APPLY.horizon_at),
+    AddHost(host=HostId("b\x00"), profile="dgx-2", storage="b", policy_version=1, horizon_at=APPLY.horizon_at),
+    AddHost(host=HostId("b"), profile="dgx-2", storage="", policy_version=1, horizon_at=APPLY.horizon_at),
+    AddHost(host=HostId("b"), profile="dgx-2", storage="b"),
+    AddHost(host=HOST, profile="dgx-2", storage="b", policy_version=1, horizon_at=APPLY.horizon_at),
+    Drain(host=HostId("nope")),
+    Drain(host=HostId("\x00")),
+    Mend(host=HOST, gpu=16),
+    Mend(host=HOST, gpu=-1),
+    Cancel(reservation=ReservationId("\x00")),
+    Cancel(reservation=ReservationId("r-999")),
+    Stop(reservation=ReservationId("")),
+    Restart(reservation=ReservationId("r-999")),
+    Extend(reservation=ReservationId("r-999"), by_s=10**30),
+    *(replace(APPLY, windows=(window,)) for window in SPOILT_WINDOWS),
+    *(replace(MATERIALISE, windows=(window,)) for window in SPOILT_WINDOWS),
+    replace(APPLY, rules=replace(APPLY.rules, version=1)),
+    replace(APPLY, rules=replace(APPLY.rules, version=10**30)),
+    replace(APPLY, rules=replace(APPLY.rules, retention_s=-1)),
+    replace(APPLY, rules=replace(APPLY.rules, retention_s=10**30)),
+    replace(APPLY, rules=replace(APPLY.rules, grace_s=-1)),
+    replace(APPLY, rules=replace(APPLY.rules, grace_s=10**30)),
+    replace(APPLY, rules=replace(APPLY.rules, queues=())),
+    replace(APPLY, rules=replace(APPLY.rules, images=())),
+    replace(APPLY, rules=replace(APPLY.rules, default_disk_gib=0)),
+    replace(APPLY, horizon_at=MONDAY_AT - 1),
+    replace(APPLY, horizon_at=10**30),
+    replace(APPLY, text="\x00"),
+    replace(APPLY, hosts=frozenset()),
+    replace(MATERIALISE, hosts=frozenset()),
+    replace(MATERIALISE, policy_version=7),
+    replace(MATERIALISE, horizon_at=10**30),
+)
+
+
+@pytest.mark.parametrize("intent", POISON, ids=lambda intent: intent.kind)
+def test_no_intent_is_poison_it_is_refused_whole_and_the_next_one_is_decided(office: Office, intent: Intent) -> None:
+    before = office.store.load_plan(now=MONDAY_AT)
+    filed = office.desk.file(intent, author="root", role=Role.ADMIN)
+    seq = office.submit("ada")
+    office.task.run()
+    reasons = office.decided(filed.seq).reasons
+    assert reasons
+    assert all(r.code is not ReasonCode.DEFECT and sentence(r) for r in reasons)
+    assert office.decided(seq).is_accepted
+    after = office.store.load_plan(now=MONDAY_AT)
+    assert (after.rules, after.windows, after.hosts) == (before.rules, before.windows, before.hosts)
+
+
+@pytest.mark.parametrize("run_s", [1.5, float("nan"), None, "3600"])
+def test_a_value_of_the_wrong_type_is_not_even_filed(office: Office, run_s: object) -> None:
+    with pytest.raises(Unstorable, match="cannot be filed"):
+        office.submit("ada", run_s=run_s)
+    assert office.store.open_intents() == ()
+
+
+def test_a_defect_in_deciding_one_intent_refuses_it_and_keeps_nobody_else_waiting(office: Office) -> None:
+    def broken(name: str) -> HostProfile:
+        raise RuntimeError(f"nobody foresaw {name}")
+
+    office.task.profiles = broken
+    first = office.submit("ada")
+    host = AddHost(host=HostId("b"), profile="dgx-2", storage="b", policy_version=1, horizon_at=APPLY.horizon_at)
+    culprit = office.desk.file(host, author="root", role=Role.ADMIN)
+    last = office.submit("bela")
+    office.task.run()
+    assert office.decided(first).is_accepted
+    assert office.decided(last).is_accepted
+    assert [r.code for r in office.decided(culprit.seq).reasons] == [ReasonCode.DEFECT]
+    assert [e.is_notice for _, e in office.store.events(limit=1000) if e.kind == "intent.defect"] == [True]
+
+
+def test_windows_made_before_a_host_was_there_are_made_anew(office: Office) -> None:
+    other = AddHost(
+        host=HostId("dgx2-b"),
+        profile="dgx-2",
+        storage="b",
+        windows=tuple(replace(w, hosts=frozenset({HostId("dgx2-b")})) for w in APPLY.windows),
+        policy_version=1,
+        horizon_at=APPLY.horizon_at,
+    )
+    added = office.desk.file(other, author="root", role=Role.ADMIN)
+    stale = office.desk.file(APPLY, author="root", role=Role.ADMIN)
+    office.task.run()
+    assert office.decided(added.seq).is_accepted
+    assert [r.code for r in office.decided(stale.seq).reasons] == [ReasonCode.POLICY_MISSES_HOSTS]
+    plan = office.store.load_plan(now=MONDAY_AT)
+    assert sum(HostId("dgx2-b") in w.hosts for w in plan.windows.values()) == len(APPLY.windows)
+
+
+def test_a_policys_refused_reservation_is_told(office: Office) -> None:
+    ask = Ask(owner="course", queue="interactive", gpus=3, run_s=HOUR_S)
+    office.desk.file(Submit(ask=ask), author="policy", role=Role.POLICY, key="course@2026-03-03T10:00#1")
+    office.task.run()
+    told = [e for _, e in office.store.events(limit=1000) if e.kind == "reservation.refused"]
+    assert [e.is_notice for e in told] == [True]
 
 
 def test_another_persons_reservation_is_not_touched(office: Office) -> None:

@@ -55,8 +55,8 @@ INTENTS: tuple[Intent, ...] = (
     Drain(host=HOST_A),
     Undrain(host=HOST_A),
     Mend(host=HOST_A, gpu=3),
-    ApplyPolicy(rules=RULES, windows=(window(),), horizon_at=99, text="# night\n"),
-    Materialise(policy_version=3, windows=(window("w-1"), window("w-2")), horizon_at=100),
+    ApplyPolicy(rules=RULES, windows=(window(),), hosts=frozenset({HOST_A}), horizon_at=99, text="# night\n"),
+    Materialise(policy_version=3, windows=(window("w-1"), window("w-2")), hosts=frozenset({HOST_A}), horizon_at=100),
 )
 
 
@@ -127,7 +127,10 @@ def test_equal_intents_are_stored_as_equal_bytes(store: Store) -> None:
     for outside in (one, other):
         rules = replace(RULES, outside=outside)
         store.file_intent(
-            ApplyPolicy(rules=rules, windows=(), horizon_at=1, text=""), at=1, author="a", role=Role.ADMIN
+            ApplyPolicy(rules=rules, windows=(), hosts=frozenset(), horizon_at=1, text=""),
+            at=1,
+            author="a",
+            role=Role.ADMIN,
         )
     with store._database.reading() as connection:
         payloads = connection.execute(text("SELECT payload FROM intent")).scalars().all()
