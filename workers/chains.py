@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from uuid import UUID
 
-from scheduler.core.actions import DELETE_BOUND_S, DeleteDisk, DestroyVm, InFlight, StartVm
+from scheduler.core.actions import DeleteDisk, DestroyVm, InFlight, StartVm
 from scheduler.core.errors import LeaseLost
 from scheduler.core.facts import CheckResult, ObservedDevice, Verb, VmFact
 from scheduler.core.requests import DiskId, ReservationId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile, mask_of
+from scheduler.core.witness_shared import problem_of, stand_ins
 from scheduler.service.ports import Clock
 from workers.ports import DomainSpec, DriverError, Drivers, NoSuchDomain
 
@@ -45,7 +46,7 @@ class Ticket:
     disk: DiskId | None = None
     vm: UUID | None = None
     unfit_gpus: dict[int, str] = field(default_factory=dict)
-    """GPUs to be quarantined, and why."""
+    """GPUs to be quarantined, for a fault of their own or in place of a switch or an adapter, and why."""
     unverified: list[str] = field(default_factory=list)
     """Checks of the hand-over that could not be made from here."""
 
@@ -151,8 +152,13 @@ def check_hand_over(drivers: Drivers, spec: DomainSpec, ticket: Ticket, profile:
                 case CheckResult.FAILED:
                     problem = f"{address} {name}: {_detail(device, name)}"
                     problems.append(problem)
-                    if name in CHECKS_OF_THE_DEVICE and device.held_by is None and address in gpu_by_address:
+                    if name not in CHECKS_OF_THE_DEVICE or device.held_by is not None:
+                        continue
+                    if address in gpu_by_address:
                         ticket.unfit_gpus[gpu_by_address[address]] = problem
+                        continue
+                    for gpu in stand_ins(profile, address, lambda gpu: (gpu not in spec.partition.gpus,)):
+                        ticket.unfit_gpus.setdefault(gpu, problem_of(profile, address, f"is not fit ({problem})"))
     if problems:
         raise HandOverFailed(f"the hand-over check failed: {'; '.join(problems)}", devices=len(problems))
 
@@ -173,6 +179,6 @@ def destroy_steps(action: DestroyVm, drivers: Drivers, *, timeout_s: int) -> Ste
     return (destroy,)
 
 
-def delete_steps(action: DeleteDisk, drivers: Drivers) -> Steps:
+def delete_steps(action: DeleteDisk, drivers: Drivers, *, timeout_s: int) -> Steps:
     """Return the step that wipes and deletes a disk."""
-    return (lambda: drivers.images.delete_disk(action.disk.id, timeout_s=DELETE_BOUND_S),)
+    return (lambda: drivers.images.delete_disk(action.disk.id, timeout_s=timeout_s),)

@@ -17,6 +17,7 @@ from scheduler.core.actions import (
 from scheduler.core.asked import ANSWERED
 from scheduler.core.asking import ask_key, new_start
 from scheduler.core.errors import NightshiftError
+from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant, utc_text
 from scheduler.core.topology import HostProfile
 from scheduler.service.ports import Clock
@@ -62,7 +63,14 @@ def _call(action: Asking, drivers: Drivers, profile: HostProfile) -> None:
 
 
 def chain(
-    action: Blocking, drivers: Drivers, clock: Clock, profile: HostProfile, *, token: str, asked_at: Instant
+    action: Blocking,
+    drivers: Drivers,
+    clock: Clock,
+    profile: HostProfile,
+    settings: Settings,
+    *,
+    token: str,
+    asked_at: Instant,
 ) -> tuple[Ticket, Steps]:
     """Return the ticket and the steps of a blocking action; `asked_at` is when it was written down."""
     key = ask_key(action)
@@ -98,6 +106,6 @@ def chain(
             ticket = Ticket(
                 verb=verb, subject=subject, token=token, reservation=action.disk.reservation, disk=action.disk.id
             )
-            return ticket, delete_steps(action, drivers)
+            return ticket, delete_steps(action, drivers, timeout_s=settings.delete_disk_s)
         case _:
             assert_never(action)

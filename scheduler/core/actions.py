@@ -11,11 +11,8 @@ from scheduler.core.desired import DesiredVm
 from scheduler.core.plan import BookedDisk
 from scheduler.core.reasons import Reason
 from scheduler.core.requests import DiskId, ReservationId
-from scheduler.core.spans import HOUR_S, Instant
+from scheduler.core.spans import Instant
 from scheduler.core.topology import PartitionId
-
-DELETE_BOUND_S = HOUR_S
-"""At most how long wiping and deleting one disk may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +35,8 @@ class AskShutdown:
     """1: the ACPI button; 2: half-way through the grace, through the agent."""
     is_again: bool = False
     """The same attempt once more: the first was refused, or its asker was killed."""
+    is_paused: bool = False
+    """It cannot answer as it is; unless somebody lets it go on, its grace is all that it has."""
 
     @property
     def through_agent(self) -> bool:

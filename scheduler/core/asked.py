@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from scheduler.core.facts import Asked, GpuFact, HostFacts, Verb, VmFact
 from scheduler.core.plan import Plan
+from scheduler.core.settings import Settings
+from scheduler.core.spans import Instant
 
 ANSWERED = "ok"
 """`Asked.detail` of a verb that the driver took; anything else that is not empty is why it did not."""
@@ -31,6 +33,18 @@ def was_refused(ask: Asked) -> bool:
 def retry_at(ask: Asked, retry_after_s: int) -> int:
     """Return when a failed ask may be tried again; the wait doubles with each attempt, up to a limit."""
     return ask.asked_at + (retry_after_s << min(ask.attempt - 1, LONGEST_BACKOFF_STEPS))
+
+
+def reset_again_at(ask: Asked, settings: Settings) -> int:
+    """Return until when a reset that was answered is waited for."""
+    return ask.asked_at + settings.retry_after_s if was_refused(ask) else ask.until_at
+
+
+def is_reset_given_up(ask: Asked, now: Instant, settings: Settings) -> bool:
+    """Whether a device had all its resets, half of them after a rebind, and the last one has had its time."""
+    return (
+        ask.detail != "" and ask.attempt >= 2 * settings.reset_attempts and now >= reset_again_at(ask, settings)
+    )
 
 
 def with_asked(facts: HostFacts, asks: Iterable[Asked]) -> HostFacts:

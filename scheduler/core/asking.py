@@ -9,7 +9,6 @@ from typing import assert_never
 from uuid import UUID
 
 from scheduler.core.actions import (
-    DELETE_BOUND_S,
     Action,
     AskShutdown,
     DeleteDisk,
@@ -26,6 +25,8 @@ from scheduler.core.plan import Event, event
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
+
+PAUSED = "it is paused and cannot answer: unless it is let go on, it is destroyed after its grace, its disk is kept"
 
 
 def write_asks(
@@ -95,6 +96,7 @@ def _write(
                 host=facts.host,
                 is_notice=action.attempt == 1,
                 attempt=action.attempt,
+                disk="kept",
             )
             return asked(now + profile.bounds.destroy_s, action.attempt), [told]
         case RemoveVm():
@@ -106,7 +108,7 @@ def _write(
         case WarnGuest():
             return asked(action.end_at), _told_of_end(facts, action, now)
         case DeleteDisk():
-            return asked(now + DELETE_BOUND_S, action.attempt), []
+            return asked(now + settings.delete_disk_s, action.attempt), []
         case QuarantineGpu():
             return quarantined(facts, action.gpu, action.problem, now)
         case _:
@@ -135,8 +137,10 @@ def _told_of_stop(facts: HostFacts, action: AskShutdown, now: Instant) -> list[E
             now,
             reservation=action.reservation,
             host=facts.host,
+            is_notice=action.is_paused,
             until_at=action.until_at,
             through="agent" if action.through_agent else "acpi",
+            **({"problem": PAUSED} if action.is_paused else {}),
         )
     ]
 

@@ -6,6 +6,7 @@ function that may raise a promise is `break_promise`, for a fault or an admin's 
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 
 from scheduler.core.admission import check_gpus_at_once
 from scheduler.core.draft import Draft
@@ -17,6 +18,21 @@ from scheduler.core.spans import Instant
 from scheduler.core.topology import PartitionId
 
 Place = tuple[HostId, PartitionId]
+
+MOST_GPUS = 1 << 31
+"""More GPUs than anybody can have: there is no limit."""
+
+MOST_LIMIT_WAITS = 64
+"""How many ends of an owner's other bookings are tried before a placement within its limit gives up."""
+
+
+class Reach(StrEnum):
+    """On which hosts a booking may be placed."""
+
+    ANSWERING = "answering"
+    ANSWERING_FIRST = "answering_first"
+    """On one that does not answer only if no other can take it, or it is booked on such a one already."""
+    ALL = "all"
 
 
 def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
@@ -37,6 +53,9 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
     if request.continues is not None:
         want = _with_kept_disk(want, draft.disks[_kept_disk(draft, request.continues)])
     firm = place(draft, want)
+    if firm is None and draft.silent_hosts:
+        want = replace(want, may_use_silent=True)
+        firm = place(draft, want)
     if firm is None:
         return None, (_why_not(draft, request, want),)
     promise = _promise(draft, request, firm)
@@ -206,14 +225,18 @@ def rebook(
     from_at: Instant | None = None,
     avoid: frozenset[Place] = frozenset(),
     is_fault: bool = False,
+    reach: Reach = Reach.ANSWERING_FIRST,
+    most_gpus: int | None = None,
     accept: Callable[[tuple[BookedSpan, ...]], bool],
 ) -> bool:
     """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
 
     `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
-    instant may start after it. Returns whether they were placed anew.
+    instant may start after it. `most_gpus`: how many its owner may have at once, by default `most_gpus_at_once`.
+    Returns whether they were placed anew.
     """
     old = movable(draft, reservation)
+    most_gpus = most_gpus_at_once(draft, reservation) if most_gpus is None else most_gpus
     fixed = tuple(span for span in reservation.spans if span not in old)
     if run_s is None:
         run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
@@ -235,15 +258,68 @@ def rebook(
             want = replace(want, disk_gib=disk.size_gib)
             del draft.disks[disk.id]
     draft.put(replace(reservation, spans=fixed))
-    spans = place(draft, replace(want, avoid=avoid))
+    is_on_silent = any(span.host in draft.silent_hosts for span in old)
+    spans = None
+    if reach is not Reach.ALL:
+        spans = _place_within(draft, reservation.request, replace(want, avoid=avoid), most_gpus)
+    is_well = spans is not None and accept(spans)
+    may_use_silent = reach is Reach.ALL or (reach is Reach.ANSWERING_FIRST and (spans is None or is_on_silent))
+    if not is_well and may_use_silent and (draft.silent_hosts or reach is Reach.ALL):
+        anywhere = replace(want, avoid=avoid, may_use_silent=True)
+        spans = _place_within(draft, reservation.request, anywhere, most_gpus)
+        is_well = spans is not None and accept(spans)
     if disk is not None:
         draft.disks[disk.id] = disk
-    if spans is None or not accept(spans):
+    if spans is None or not is_well:
         draft.put(reservation)
         return False
     draft.put(replace(reservation, spans=_joined(draft, reservation.request, fixed, spans)))
     follow_disk(draft, reservation.id)
     return True
+
+
+def most_gpus_at_once(draft: Draft, reservation: Reservation) -> int:
+    """Return how many GPUs its owner may have at once where it is placed anew: the limit, or what they have already.
+
+    More than the limit they have only under a policy that allowed it.
+    """
+    assert draft.rules is not None
+    limit = draft.rules.limits.gpus_at_once
+    if limit is None:
+        return MOST_GPUS
+    return max(limit, _gpus_at_once(draft, reservation.request, reservation.spans))
+
+
+def _gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> int:
+    """Return the most GPUs at once that spans would give an owner; 0 when they are within the limit."""
+    over = check_gpus_at_once(draft, request, tuple(span for span in spans if span.end_at > draft.now))
+    would_be = over[0].fact("would_be") if over else 0
+    assert isinstance(would_be, int)
+    return would_be
+
+
+def _place_within(draft: Draft, request: Request, want: Want, most_gpus: int) -> tuple[BookedSpan, ...] | None:
+    """Place where an owner does not have too many GPUs at once: if need be after others of theirs."""
+    spans = place(draft, want)
+    for _ in range(MOST_LIMIT_WAITS):
+        if spans is None or _gpus_at_once(draft, request, spans) <= most_gpus:
+            return spans
+        if want.only_at:
+            return None
+        start_at = spans[0].start_at
+        ends = (
+            span.end_at
+            for other in draft.reservations.values()
+            if other.request.owner == request.owner and other.id != request.id
+            for span in other.spans
+            if span.end_at > start_at
+        )
+        from_at = min(ends, default=None)
+        if from_at is None:
+            return None
+        want = replace(want, from_at=from_at)
+        spans = place(draft, want)
+    return None
 
 
 def _joined(
@@ -288,11 +364,8 @@ def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[Boo
     def accept(spans: tuple[BookedSpan, ...]) -> bool:
         if reservation.promise is None:
             return True
-        starts = (
-            not has_started(reservation)
-            and reservation.promise_notice == 0
-            and not any(span.start_at <= draft.now for span in reservation.spans)
-        )
+        # What covers now is being handed over: the start is no more a matter of where the rest is booked.
+        starts = not has_started(reservation) and reservation.span_at(draft.now) is None
         return _keeps(draft, reservation.request, reservation.promise, spans, starts=starts)
 
     return accept

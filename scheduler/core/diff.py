@@ -1,6 +1,7 @@
 """The difference between what a host should look like and what it looks like, as actions; and why the rest waits.
 
     ended VM:  ask to shut down ─half the grace─▶ ask the agent ─grace over─▶ destroy, a few times ─▶ quarantine
+               (paused: the same, without the agent; in a state that is not understood: left, whatever was asked)
     off VM:    remove (routing, definition) ─▶ reset its devices ─▶ again ─▶ rebind and reset ─▶ quarantine
     due VM:    every GPU clean, free, in nobody's hands, and nothing older left ─▶ start
 
@@ -21,7 +22,7 @@ from scheduler.core.actions import (
     ResetGpu,
     WarnGuest,
 )
-from scheduler.core.asked import asked_of, retry_at, was_refused
+from scheduler.core.asked import asked_of, is_reset_given_up, reset_again_at, retry_at, was_refused
 from scheduler.core.desired import DesiredHost
 from scheduler.core.diff_starts import diff_starts
 from scheduler.core.diffing import Diffing
@@ -93,14 +94,15 @@ def _stop(work: Diffing, vm: VmFact) -> list[Action]:
         return []
     if domain is None or vm.uuid in work.in_flight.vms:
         return []
+    if domain.state is DomainState.UNKNOWN:
+        work.left_alone(vm, "its time is over, and what it does cannot be told; its GPUs are out of the plan")
+        return []
     shutdown = asked_of(work.facts, Verb.SHUTDOWN, str(vm.uuid))
     if shutdown is None:
         if domain.is_busy:
             return []
-        if domain.state in (DomainState.PAUSED, DomainState.UNKNOWN):
-            work.left_alone(vm, f"the domain is {domain.state.value}, and its time is over")
-            return []
-        return [_ask_shutdown(vm, work.now + ended.grace_s, attempt=1)]
+        is_paused = domain.state is DomainState.PAUSED
+        return [_ask_shutdown(vm, work.now + ended.grace_s, attempt=1, is_paused=is_paused)]
     if work.now < shutdown.until_at:
         return _within_grace(work, vm, domain, shutdown)
     return _destroy(work, vm, domain, shutdown.until_at)
@@ -113,8 +115,17 @@ def _is_stuck(work: Diffing, vm: VmFact, domain: ObservedDomain, start: Asked) -
     return (was_refused(start) and not domain.is_busy) or work.now >= start.until_at
 
 
-def _ask_shutdown(vm: VmFact, until_at: Instant, *, attempt: int, is_again: bool = False) -> AskShutdown:
-    return AskShutdown(reservation=vm.reservation, uuid=vm.uuid, until_at=until_at, attempt=attempt, is_again=is_again)
+def _ask_shutdown(
+    vm: VmFact, until_at: Instant, *, attempt: int, is_again: bool = False, is_paused: bool = False
+) -> AskShutdown:
+    return AskShutdown(
+        reservation=vm.reservation,
+        uuid=vm.uuid,
+        until_at=until_at,
+        attempt=attempt,
+        is_again=is_again,
+        is_paused=is_paused,
+    )
 
 
 def half_way_at(vm: VmFact, shutdown: Asked) -> Instant:
@@ -124,7 +135,8 @@ def half_way_at(vm: VmFact, shutdown: Asked) -> Instant:
 
 
 def _within_grace(work: Diffing, vm: VmFact, domain: ObservedDomain, shutdown: Asked) -> list[Action]:
-    if domain.state is DomainState.OFF or domain.is_busy:
+    if domain.state in (DomainState.OFF, DomainState.PAUSED) or domain.is_busy:
+        # One that is paused cannot answer; it has its grace, in which somebody may let it go on.
         return []
     if shutdown.attempt == 1 and work.now >= half_way_at(vm, shutdown):
         return [_ask_shutdown(vm, shutdown.until_at, attempt=2)]
@@ -136,7 +148,7 @@ def _within_grace(work: Diffing, vm: VmFact, domain: ObservedDomain, shutdown: A
 
 
 def _destroy(work: Diffing, vm: VmFact, domain: ObservedDomain, over_at: Instant) -> list[Action]:
-    """Return the end of the ladder; what is due is not stopped by silence, nor by a state that is not understood."""
+    """Return the end of the ladder: what is due is not stopped by silence, nor by a pause. The disk is kept."""
     destroy_s = work.profile.bounds.destroy_s
     gpus = work.gpus_of(vm)
     if domain.state is DomainState.OFF or gpus & work.in_flight.gpus:
@@ -218,14 +230,14 @@ def _reset(work: Diffing, address: str, gpu: int | None, since_at: Instant | Non
         return [ResetGpu(gpu=gpu, address=address, attempt=1, rebind=False)]
     if ask.detail == "":
         return [ResetGpu(gpu=gpu, address=address, attempt=ask.attempt, rebind=ask.attempt > settings.reset_attempts)]
-    again_at = ask.asked_at + settings.retry_after_s if was_refused(ask) else ask.until_at
-    if work.now < again_at:
+    if work.now < reset_again_at(ask, settings):
         return []
-    if ask.attempt < 2 * settings.reset_attempts:
+    if not is_reset_given_up(ask, work.now, settings):
         attempt = ask.attempt + 1
         return [ResetGpu(gpu=gpu, address=address, attempt=attempt, rebind=attempt > settings.reset_attempts)]
     problem = f"{ask.attempt} resets, the last {settings.reset_attempts} after a rebind, did not help: {ask.detail}"
     work.refused(None, "reset", address, problem)
+    # For a switch or an adapter a GPU stands in: the look itself has quarantined it.
     return [QuarantineGpu(gpu=gpu, problem=problem)] if gpu is not None else []
 
 
@@ -259,10 +271,10 @@ def _deletes(work: Diffing) -> list[Action]:
         if disk is None or disk.held_by is not None or disk.is_busy or booked.id in work.in_flight.disks:
             continue
         ask = asked_of(work.facts, Verb.DELETE_DISK, booked.id)
-        if ask is not None and ask.detail != "" and work.now < retry_at(ask, work.settings.retry_after_s):
-            continue
         if ask is not None and was_refused(ask):
             work.refused(booked.reservation, "delete_disk", booked.id, ask.detail)
+        if ask is not None and ask.detail != "" and work.now < retry_at(ask, work.settings.retry_after_s):
+            continue
         attempt = 1 if ask is None else ask.attempt + (ask.detail != "")
         actions.append(DeleteDisk(disk=booked, attempt=attempt))
     return actions

@@ -168,6 +168,8 @@ def _check_devices(work: Diffing, wanted: DesiredVm) -> None:
                 work.waits(wanted, ReasonCode.GPU_QUARANTINED, gpu=gpu, since_at=fact.since_at, problem=fact.problem)
             case GpuState.FOREIGN:
                 work.waits(wanted, ReasonCode.GPU_HELD_BY_FOREIGN, gpu=gpu, domain=fact.problem)
+            case GpuState.UNCLEAR:
+                work.waits(wanted, ReasonCode.WAITS_FOR_GPUS, gpus=str(gpu), problem=fact.problem)
             case GpuState.DIRTY:
                 unclean.append(work.profile.gpu(gpu).address)
             case _:

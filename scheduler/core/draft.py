@@ -23,7 +23,7 @@ from scheduler.core.plan import (
     Rules,
 )
 from scheduler.core.reasons import Fact
-from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId
+from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
 from scheduler.core.settings import Settings
 from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import HostProfile, Partition, mask_of
@@ -40,16 +40,23 @@ class Draft:
         self.settings = settings
         self.rules: Rules | None = plan.rules
         self.horizon_at = plan.horizon_at
-        self.hosts: dict[HostId, Host] = dict(plan.hosts)
-        self.windows: dict[WindowId, Window] = dict(plan.windows)
-        self.reservations: dict[ReservationId, Reservation] = dict(plan.reservations)
-        self.disks: dict[DiskId, BookedDisk] = dict(plan.disks)
+        # In one order, however the plan was read: equal plans give equal changes.
+        self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
+        self.windows: dict[WindowId, Window] = dict(sorted(plan.windows.items()))
+        self.reservations: dict[ReservationId, Reservation] = {
+            key: plan.reservations[key] for key in sorted(plan.reservations, key=by_number)
+        }
+        self.disks: dict[DiskId, BookedDisk] = dict(sorted(plan.disks.items()))
         self.decided: list[Decided] = []
         self.events: list[Event] = []
         self.new_rules: Rules | None = None
         self.policy_text: str | None = None
         self.is_room_freed = False
         """Something ended or left: whoever is booked later may move earlier."""
+        self.silent_hosts = frozenset(
+            host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
+        )
+        """Hosts that do not answer now."""
         self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], tuple[Stretch, ...]] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
@@ -129,6 +136,14 @@ class Draft:
     def is_lost(self, span: BookedSpan) -> bool:
         """Whether a span's GPUs are quarantined or in foreign hands."""
         return bool(self.partition_of(span).mask & self.mask_out(span.host))
+
+    def is_left(self, host: HostId) -> bool:
+        """Whether a host has not answered for so long that what is about to start there goes elsewhere."""
+        if host not in self.silent_hosts:
+            return False
+        since_at = self.facts[host].unreachable_since_at
+        assert since_at is not None
+        return self.now >= since_at + self.settings.leave_silent_host_after_s
 
     def vms_of(self, reservation: ReservationId) -> list[tuple[HostId, VmFact]]:
         """Return the starts of a reservation that are remembered, by generation."""
@@ -227,10 +242,10 @@ class Draft:
         return PlanChange(
             reservations=tuple(r for key, r in self.reservations.items() if plan.reservations.get(key) != r),
             windows=tuple(w for key, w in self.windows.items() if plan.windows.get(key) != w),
-            dropped_windows=tuple(key for key in plan.windows if key not in self.windows),
+            dropped_windows=tuple(key for key in sorted(plan.windows) if key not in self.windows),
             hosts=tuple(h for key, h in self.hosts.items() if plan.hosts.get(key) != h),
             disks=tuple(d for key, d in self.disks.items() if plan.disks.get(key) != d),
-            dropped_disks=tuple(key for key in plan.disks if key not in self.disks),
+            dropped_disks=tuple(key for key in sorted(plan.disks) if key not in self.disks),
             rules=self.new_rules,
             policy_text=self.policy_text,
             horizon_at=None if self.horizon_at == plan.horizon_at else self.horizon_at,

@@ -22,6 +22,8 @@ def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, .
     begun = reservation.span_at(draft.now)
     with draft.attempt() as attempt:
         if begun is not None and not tail:
+            if draft.hosts[begun.host].is_drained:
+                return (reason(ReasonCode.HOST_DRAINED, host=begun.host),)
             left_s, blocked = _stretch(draft, reservation, begun, by_s)
             if blocked is not None:
                 return (blocked,)

@@ -194,6 +194,11 @@ class GpuState(StrEnum):
     QUARANTINED = "quarantined"
     FOREIGN = "foreign"
     """Held by a domain that Nightshift did not make."""
+    UNCLEAR = "unclear"
+    """Of a start of ours whose state is not understood; until it is known again."""
+
+
+OUT_OF_PLAN = frozenset({GpuState.QUARANTINED, GpuState.FOREIGN, GpuState.UNCLEAR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,8 +244,11 @@ class HostFacts:
 
     @property
     def gpus_out_of_plan(self) -> frozenset[int]:
-        """GPUs that no booking may count on: quarantined or in foreign hands."""
-        return frozenset(g.gpu for g in self.gpus if g.state in (GpuState.QUARANTINED, GpuState.FOREIGN))
+        """GPUs that no booking may count on: quarantined, in foreign hands, or of a start that is not understood.
+
+        A switch or an adapter that is dead is among them by a GPU that stands in for it (`witness_shared`).
+        """
+        return frozenset(g.gpu for g in self.gpus if g.state in OUT_OF_PLAN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,6 @@ class Phase(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
 
-    @property
-    def is_final(self) -> bool:
-        return self in (Phase.ENDED, Phase.CANCELLED, Phase.REFUSED, Phase.FAILED)
-
 
 def phase_of(reservation: Reservation, vms: Sequence[VmFact], now: Instant) -> Phase:
     """Derive the phase; `vms` are the remembered starts of this reservation."""

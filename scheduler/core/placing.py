@@ -48,7 +48,8 @@ class Want:
     """Places that just failed: taken only when there is no other."""
     stay: tuple[HostId, PartitionId] | None = None
     """Where it runs until then: preferred, since its guest just runs on."""
-    may_use_drained: bool = False
+    may_use_silent: bool = False
+    """Also on hosts that do not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _with_tail(draft: Draft, want: Want, first: _First) -> tuple[BookedSpan, ...
                 from_at=current.end_at,
                 with_gifts=want.with_gifts,
                 storage=first.host.storage,
-                may_use_drained=want.may_use_drained,
+                may_use_silent=want.may_use_silent,
             ),
         )
         if following is None:
@@ -173,7 +174,7 @@ def _preference(draft: Draft, want: Want, fit: _First, busy: int) -> tuple[bool,
 
 def _hosts(draft: Draft, want: Want) -> Iterable[Host]:
     for _, host in sorted(draft.hosts.items()):
-        if host.is_drained and not want.may_use_drained:
+        if host.is_drained or (host.id in draft.silent_hosts and not want.may_use_silent):
             continue
         if want.storage is None or host.storage == want.storage:
             yield host

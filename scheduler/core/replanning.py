@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.core.admission import check_gpus_at_once
-from scheduler.core.booking import has_started, keeps_promise, movable, rebook
+from scheduler.core.booking import Reach, has_started, keeps_promise, most_gpus_at_once, movable, rebook
 from scheduler.core.draft import Draft
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.requests import Request, ReservationId
+from scheduler.core.requests import Request, ReservationId, by_number
 from scheduler.core.spans import Instant
 
 
 def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list[Reservation]:
     """Return reservations in the order in which they choose places: resumes first, largest first, then first come."""
 
-    def claim(reservation: Reservation) -> tuple[bool, int, Instant, int, ReservationId]:
+    def claim(reservation: Reservation) -> tuple[bool, int, Instant, tuple[int, str]]:
         is_resume = has_started(reservation)
         size = -reservation.request.gpus if is_resume else 0
-        number = int(reservation.id.rpartition("-")[2]) if reservation.id.rpartition("-")[2].isdigit() else 0
-        return not is_resume, size, reservation.request.submitted_at, number, reservation.id
+        return not is_resume, size, reservation.request.submitted_at, by_number(reservation.id)
 
     return sorted(reservations, key=claim)
 
@@ -41,7 +40,7 @@ def compress(draft: Draft) -> None:
             is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
             return is_better and not check_gpus_at_once(draft, request, spans)
 
-        rebook(draft, reservation, accept=is_earlier)
+        rebook(draft, reservation, reach=Reach.ANSWERING, accept=is_earlier)
 
 
 def is_stuck(draft: Draft, reservation: Reservation) -> bool:
@@ -77,6 +76,7 @@ def replan(
     with draft.attempt() as attempt:
         run_s_by_id = hours_ahead(draft, stuck=stuck) if hours_by_id is None else hours_by_id
         live = [draft.reservations[key] for key in run_s_by_id]
+        most_by_id = {r.id: most_gpus_at_once(draft, r) for r in live}
         for reservation in live:
             gone = movable(draft, reservation)
             draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in gone)))
@@ -88,7 +88,16 @@ def replan(
         for before in [*resumes, *others]:
             reservation = draft.reservations[before.id]
             run_s = run_s_by_id[before.id] - _delivered_more_s(draft, before, reservation)
-            if run_s > 0 and not rebook(draft, reservation, run_s=run_s, accept=keeps_promise(draft, reservation)):
+            # What waits on a host that does not answer may stay there: it must not push out those that are well placed.
+            is_on_silent = any(span.host in draft.silent_hosts for span in before.spans)
+            if run_s > 0 and not rebook(
+                draft,
+                reservation,
+                run_s=run_s,
+                reach=Reach.ALL if is_on_silent else Reach.ANSWERING_FIRST,
+                most_gpus=most_by_id[before.id],
+                accept=keeps_promise(draft, reservation),
+            ):
                 return before.id
         attempt.keep()
         return None

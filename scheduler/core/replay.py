@@ -83,10 +83,6 @@ class Agenda:
         heapq.heappush(self._heap, (max(instant, self.clock.now()), self._entered, call))
         self._entered += 1
 
-    @property
-    def next_at(self) -> Instant | None:
-        return self._heap[0][0] if self._heap else None
-
     def run_until(self, until_at: Instant, *, most_calls: int = 50_000_000) -> None:
         """Run all calls up to and including `until_at`, then set the clock there.
 

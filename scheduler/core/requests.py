@@ -1,6 +1,6 @@
 """What a person or a policy asks for, and what they were told.
 
-Holds the values only: whether an ask is acceptable is in `admission`, where it goes is in `planner`.
+Holds the values only: whether an ask is acceptable is in `admission`, where it goes is in `placing`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,12 @@ from scheduler.core.spans import Instant
 HostId = NewType("HostId", str)
 ReservationId = NewType("ReservationId", str)
 DiskId = NewType("DiskId", str)
+
+
+def by_number(reservation: ReservationId) -> tuple[int, str]:
+    """Sort ids in the order in which they were given: r-9 before r-10."""
+    number = reservation.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0, reservation
 
 
 class AtBoundary(StrEnum):

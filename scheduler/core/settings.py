@@ -30,11 +30,17 @@ class Settings:
     reset_attempts: int = 2
     """Resets asked before a rebind; after as many more the GPU is quarantined."""
     destroy_attempts: int = 3
+    delete_disk_s: int = HOUR_S
+    """The bound of wiping and deleting one disk."""
+    finding_is_new_after_s: int = 2 * HOUR_S
+    """What was told and comes back within this time is not told again; longer than any wait between two attempts."""
     retry_after_s: int = 30
     """Shortest time between two attempts at the same thing."""
     longest_run_s: int = 30 * DAY_S
     """The longest `--for` that is ever accepted; a policy may set a lower one."""
     shortest_run_s: int = MINUTE_S
+    leave_silent_host_after_s: int = 5 * MINUTE_S
+    """How long a host may not answer before what is about to start on it is placed elsewhere."""
     worth_a_swap_s: int = HOUR_S
     """The rest of an open window is released only if the gift is at least this long."""
     policy_files_ahead_s: int = 7 * DAY_S

@@ -4,7 +4,6 @@ An instant is an int: whole seconds since 1970-01-01 UTC. Whole seconds make spa
 Holds no clock and no zones: `now` is always an argument, zones belong to `policies` and to the edges.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -40,20 +39,6 @@ class Span:
 
     def covers(self, instant: Instant) -> bool:
         return self.start_at <= instant < self.end_at
-
-
-def join_adjacent(spans: Iterable[Span]) -> Iterator[Span]:
-    """Join spans, sorted by start, that touch or overlap."""
-    current: Span | None = None
-    for span in spans:
-        if current is not None and span.start_at <= current.end_at:
-            current = Span(start_at=current.start_at, end_at=max(current.end_at, span.end_at))
-            continue
-        if current is not None:
-            yield current
-        current = span
-    if current is not None:
-        yield current
 
 
 def utc_text(instant: Instant) -> str:

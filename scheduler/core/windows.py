@@ -7,7 +7,7 @@ Open if a booking lies in the window, or if the policy does not say `only_if_que
 opens, so a released stretch is a gift: no promise rests on it. Released is never retaken. A decided window keeps the
 policy version it was decided under.
 
-Holds values and pure questions about them; who books what is in `planner`.
+Holds values and pure questions about them; who books what is in `placing`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -3,17 +3,21 @@
     CLEAN ──held or started──▶ DIRTY ──reset seen──▶ CLEAN
       any ──unreadable, or off the bus──▶ QUARANTINED ──an admin says mended──▶ DIRTY
       any ──a stranger holds it──▶ FOREIGN ──it let go──▶ DIRTY
+      any ──the state of its start is not understood──▶ UNCLEAR ──known again──▶ DIRTY
 
-A GPU goes from one tenant to the next only over a reset that was asked after the last one had it.
+A GPU goes from one tenant to the next only over a reset that was asked after the last one had it. It is quarantined
+for a fault of its own, or in place of a switch or an adapter that is dead (`witness_shared`).
 """
 
 from dataclasses import replace
 
 from scheduler.core.asked import asked_of, was_refused, with_gpus, without_asked
 from scheduler.core.facts import (
+    OUT_OF_PLAN,
     Asked,
     CheckResult,
     DiskFact,
+    DomainState,
     GpuFact,
     GpuState,
     HostFacts,
@@ -25,6 +29,7 @@ from scheduler.core.facts import (
 from scheduler.core.requests import DiskId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import Gpu
+from scheduler.core.witness_shared import is_to_be_reset_anew, problems_by_stand_in
 from scheduler.core.witnessing import Witnessing
 
 RESET_UNVERIFIED = "the reset was asked, and whether it was done cannot be told from here"
@@ -36,13 +41,21 @@ def witness_gpus(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> Host
         return facts
     device_by_address = {device.address: device for device in look.devices}
     holder_by_gpu = {gpu: domain.name for domain in facts.foreign for gpu in sorted(domain.gpus)}
+    unclear_by_gpu = _unclear(seen, facts, look)
+    stands_in = problems_by_stand_in(seen, facts, look)
     fact_by_gpu = {fact.gpu: fact for fact in facts.gpus}
     in_use = frozenset(gpu for vm in facts.vms if vm.end is None for gpu in seen.profile.partition(vm.partition).gpus)
     changed: list[GpuFact] = []
     for gpu in seen.profile.gpus:
         before = fact_by_gpu.get(gpu.index)
         device = device_by_address.get(gpu.address)
-        after = _judge(seen, facts, gpu, before, device, holder_by_gpu.get(gpu.index), is_in_use=gpu.index in in_use)
+        problems = (*_problems(gpu, device), *stands_in.get(gpu.index, ()))
+        if problems:
+            after = _quarantined(seen, gpu, before, problems)
+        else:
+            assert device is not None, "a GPU that is not on the bus has a problem"
+            out = _out(gpu, holder_by_gpu, unclear_by_gpu)
+            after = _judge(seen, facts, device, before, gpu.index, out, is_in_use=gpu.index in in_use)
         if after is not None and after != before:
             changed.append(after)
     _tell(seen, fact_by_gpu, changed)
@@ -51,32 +64,66 @@ def witness_gpus(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> Host
     return _close_resets(seen, facts, device_by_address)
 
 
+def _unclear(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int, str]:
+    """Return the GPUs of our own starts whose state is not understood, and which start it is."""
+    unknown = {domain.uuid: domain.name for domain in look.domains if domain.state is DomainState.UNKNOWN}
+    return {
+        gpu: unknown[vm.uuid]
+        for vm in facts.vms
+        if not vm.is_gone and vm.uuid in unknown
+        for gpu in seen.profile.partition(vm.partition).gpus
+    }
+
+
+def _out(gpu: Gpu, holder_by_gpu: dict[int, str], unclear_by_gpu: dict[int, str]) -> tuple[GpuState, str] | None:
+    """Return the state of a GPU that is in no hands we know of, and why."""
+    if gpu.index in holder_by_gpu:
+        return GpuState.FOREIGN, f"held by {holder_by_gpu[gpu.index]}"
+    if gpu.index in unclear_by_gpu:
+        return GpuState.UNCLEAR, f"the state of {unclear_by_gpu[gpu.index]}, which has it, is not understood"
+    return None
+
+
+def _problems(gpu: Gpu, device: ObservedDevice | None) -> tuple[str, ...]:
+    if device is None:
+        return (f"{gpu.address} is not on the bus",)
+    unreadable = next((check for check in device.failed if check.name == "config_readable"), None)
+    if unreadable is None:
+        return ()
+    text = f"the config space of {gpu.address} cannot be read ({unreadable.source}): {unreadable.detail}"
+    return (text.rstrip(": "),)
+
+
+def _quarantined(seen: Witnessing, gpu: Gpu, before: GpuFact | None, problems: tuple[str, ...]) -> GpuFact:
+    """Return the fact of a GPU that leaves the plan; of one that has left it, what has come to it since is added."""
+    if before is None or before.state is not GpuState.QUARANTINED:
+        return GpuFact(gpu=gpu.index, state=GpuState.QUARANTINED, since_at=seen.now, problem="; ".join(problems))
+    new = [problem for problem in problems if problem not in before.problem]
+    return replace(before, problem="; ".join((before.problem, *new))) if new else before
+
+
 def _judge(
     seen: Witnessing,
     facts: HostFacts,
-    gpu: Gpu,
+    device: ObservedDevice,
     before: GpuFact | None,
-    device: ObservedDevice | None,
-    foreign_holder: str | None,
+    gpu: int,
+    out: tuple[GpuState, str] | None,
     *,
     is_in_use: bool,
 ) -> GpuFact | None:
-    """Return what is to be remembered of a GPU; None: nothing, it is clean as it always was."""
+    """Return what is to be remembered of a GPU without a problem; None: nothing, it is clean as it always was."""
     state = GpuState.CLEAN if before is None else before.state
 
     def become(new: GpuState, problem: str = "") -> GpuFact | None:
-        return before if state is new else GpuFact(gpu=gpu.index, state=new, since_at=seen.now, problem=problem)
+        return before if state is new else GpuFact(gpu=gpu, state=new, since_at=seen.now, problem=problem)
 
-    problem = _problem(gpu, device)
-    if problem:
-        return become(GpuState.QUARANTINED, problem)
-    assert device is not None
     if state is GpuState.QUARANTINED:
         assert before is not None
         return become(GpuState.DIRTY, "mended, to be checked") if _is_mended(seen, before) else before
-    if foreign_holder is not None:
-        return become(GpuState.FOREIGN, f"held by {foreign_holder}")
-    if state is GpuState.FOREIGN or device.held_by is not None or is_in_use:
+    if out is not None:
+        return become(*out)
+    if state in OUT_OF_PLAN or device.held_by is not None or is_in_use:
         return become(GpuState.DIRTY)
     if state is GpuState.DIRTY:
         assert before is not None
@@ -84,15 +131,6 @@ def _judge(
     if device.result_of("reset_done") is CheckResult.FAILED:
         return become(GpuState.DIRTY)
     return before
-
-
-def _problem(gpu: Gpu, device: ObservedDevice | None) -> str:
-    if device is None:
-        return f"{gpu.address} is not on the bus"
-    unreadable = next((check for check in device.failed if check.name == "config_readable"), None)
-    if unreadable is None:
-        return ""
-    return f"the config space of {gpu.address} cannot be read ({unreadable.source}): {unreadable.detail}".rstrip(": ")
 
 
 def _is_mended(seen: Witnessing, fact: GpuFact) -> bool:
@@ -118,14 +156,19 @@ def _after_reset(seen: Witnessing, facts: HostFacts, device: ObservedDevice, bef
 
 
 def _tell(seen: Witnessing, fact_by_gpu: dict[int, GpuFact], changed: list[GpuFact]) -> None:
-    """Tell what became of GPUs: each fault by itself, the rest as one event for each kind of change."""
+    """Tell what became of GPUs: each fault by itself, the rest as one event for each kind of change.
+
+    Of a start that is not understood its owner is told by what the diff finds.
+    """
     gpus_by_kind: dict[str, list[str]] = {}
     for after in changed:
         before = fact_by_gpu.get(after.gpu)
-        if before is not None and before.state is GpuState.QUARANTINED:
-            seen.tell("gpu.mended", gpu=after.gpu)
-        elif after.state in (GpuState.QUARANTINED, GpuState.FOREIGN):
+        if after.state in (GpuState.QUARANTINED, GpuState.FOREIGN):
             seen.tell(f"gpu.{after.state.value}", is_notice=True, gpu=after.gpu, problem=after.problem)
+        elif before is not None and before.state is GpuState.QUARANTINED:
+            seen.tell("gpu.mended", gpu=after.gpu)
+        elif after.state is GpuState.CLEAN and after.problem:
+            gpus_by_kind.setdefault("gpu.reset_unverified", []).append(str(after.gpu))
         else:
             gpus_by_kind.setdefault(f"gpu.{after.state.value}", []).append(str(after.gpu))
     for kind, gpus in gpus_by_kind.items():
@@ -159,6 +202,8 @@ def _close_resets(seen: Witnessing, facts: HostFacts, device_by_address: dict[st
             return True
         if ask.subject in gpu_by_address:
             return gpu_by_address[ask.subject] not in dirty
+        if is_to_be_reset_anew(seen, ask):
+            return True
         return device.result_of("reset_done") is not CheckResult.FAILED
 
     done = [(a.verb, a.subject) for a in facts.asked if a.verb in (Verb.RESET, Verb.REBIND) and is_done(a)]

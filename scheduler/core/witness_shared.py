@@ -8,8 +8,8 @@ GPU has the device checked again.
 
 from collections.abc import Callable
 
-from scheduler.core.asked import asked_of, is_reset_ladder_over
-from scheduler.core.facts import CheckResult, GpuState, HostFacts, ObservedDevice, ObservedHost, Verb
+from scheduler.core.asked import asked_of, is_reset_given_up
+from scheduler.core.facts import Asked, CheckResult, GpuState, HostFacts, ObservedDevice, ObservedHost, Verb
 from scheduler.core.topology import HostProfile, Partition
 from scheduler.core.witnessing import Witnessing
 
@@ -41,33 +41,46 @@ def problem_of(profile: HostProfile, address: str, what: str) -> str:
 def problems_by_stand_in(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int, tuple[str, ...]]:
     """Return the GPUs that stand in for dead devices, and for which; those that do already go on doing so."""
     device_by_address = {device.address: device for device in look.devices}
-    quarantined = {fact.gpu for fact in facts.gpus if fact.state is GpuState.QUARANTINED}
+    standing = {fact.gpu for fact in facts.gpus if fact.state is GpuState.QUARANTINED}
     found: dict[int, tuple[str, ...]] = {}
-    for address in sorted(shared.address for shared in (*seen.profile.nvswitches, *seen.profile.hcas)):
+    for address in _shared_addresses(seen.profile):
         what = _what_is_wrong(seen, facts, address, device_by_address.get(address))
-        if not what:
-            continue
-        spared = _gpus_of_unconcerned_guests(seen, facts, address)
-        standing = quarantined | found.keys()
-
-        def rank(
-            gpu: int, standing: set[int] = standing, spared: frozenset[int] = spared
-        ) -> tuple[bool, ...]:
-            return gpu not in standing, gpu in spared
-
-        gpus = stand_ins(seen.profile, address, rank)
-        if device_by_address.get(address) is not None and _is_to_be_tried_again(seen, facts, address, gpus):
-            continue
-        for gpu in gpus:
-            found[gpu] = (*found.get(gpu, ()), problem_of(seen.profile, address, what))
+        if what:
+            # Guests that do without the device go on, and so do the GPUs they have, if there is a choice.
+            spared = _gpus_of_guests_without(seen, facts, address)
+            for gpu in stand_ins(seen.profile, address, lambda gpu: (gpu not in standing, gpu in spared)):
+                standing.add(gpu)
+                found[gpu] = (*found.get(gpu, ()), problem_of(seen.profile, address, what))
     return found
 
 
-def mended_asks(seen: Witnessing, facts: HostFacts) -> frozenset[str]:
-    """Return the devices whose resets begin anew, since an admin said `mended` of a GPU that stood in for them."""
-    gpu_addresses = {gpu.address for gpu in seen.profile.gpus}
-    return frozenset(
-        ask.subject
-        for ask in facts.asked
-        if ask.verb is Verb.RESET and ask.subject not in gpu_addresses and _mended_since(seen, ask.subject, ask.asked_at)
-    )
+def is_to_be_reset_anew(seen: Witnessing, ask: Asked) -> bool:
+    """Whether the resets of a device were given up, and an admin has said `mended` of a GPU that may need it since."""
+    host = seen.plan.hosts.get(seen.facts.host)
+    if host is None or not is_reset_given_up(ask, seen.now, seen.settings):
+        return False
+    gpus = frozenset(gpu for partition in partitions_with(seen.profile, ask.subject) for gpu in partition.gpus)
+    return any(gpu in gpus and at > ask.asked_at for gpu, at in host.mended)
+
+
+def _shared_addresses(profile: HostProfile) -> list[str]:
+    return sorted({*(switch.address for switch in profile.nvswitches), *(hca.address for hca in profile.hcas)})
+
+
+def _what_is_wrong(seen: Witnessing, facts: HostFacts, address: str, device: ObservedDevice | None) -> str:
+    if device is None:
+        return "is not on the bus"
+    if device.result_of("config_readable") is CheckResult.FAILED:
+        return "cannot be read"
+    ask = asked_of(facts, Verb.RESET, address)
+    if ask is None or device.held_by is not None or device.result_of("reset_done") is not CheckResult.FAILED:
+        return ""
+    if not is_reset_given_up(ask, seen.now, seen.settings) or is_to_be_reset_anew(seen, ask):
+        return ""
+    return f"was not clean after {ask.attempt} resets"
+
+
+def _gpus_of_guests_without(seen: Witnessing, facts: HostFacts, address: str) -> frozenset[int]:
+    """Return the GPUs of the starts that do not have a device."""
+    partitions = (seen.profile.partition(vm.partition) for vm in facts.vms if vm.end is None)
+    return frozenset(gpu for p in partitions if address not in seen.profile.devices(p) for gpu in p.gpus)

@@ -87,7 +87,7 @@ def _up(seen: Witnessing, facts: HostFacts, vm: VmFact, domain: ObservedDomain) 
     if domain.state is not DomainState.RUNNING or vm.stop_asked_at is not None or is_silent == vm.is_agent_silent:
         return vm
     kind = "vm.agent_silent" if is_silent else "vm.agent_answers"
-    seen.tell(kind, reservation=vm.reservation, generation=vm.generation)
+    seen.tell(kind, reservation=vm.reservation, is_notice=is_silent, generation=vm.generation)
     return replace(vm, is_agent_silent=is_silent)
 
 
@@ -225,13 +225,11 @@ def _ended(seen: Witnessing, facts: HostFacts, vm: VmFact, end: VmEnd, problem: 
 
 
 def _unreadable(seen: Witnessing, look: ObservedHost, vm: VmFact) -> list[str]:
-    """Return the devices of a start whose config space cannot be read."""
-    own = frozenset(seen.profile.devices(_partition(seen, vm)))
-    return sorted(
-        device.address
-        for device in look.devices
-        if device.address in own and device.result_of("config_readable") is CheckResult.FAILED
-    )
+    """Return the devices of a start whose config space cannot be read, or that are off the bus."""
+    readable = {d.address for d in look.devices if d.result_of("config_readable") is not CheckResult.FAILED}
+    if not look.devices:
+        return []
+    return sorted({*seen.profile.devices(_partition(seen, vm))} - readable)
 
 
 def _was_removed(facts: HostFacts, vm: VmFact) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.core.spans import Span, join_adjacent, utc_text
+from scheduler.core.spans import Span, utc_text
 
 
 def test_an_empty_span_cannot_be_made() -> None:
