@@ -22,6 +22,7 @@ from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
 from scheduler.profiles.loading import load_profile
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.submit import Desk
@@ -73,11 +74,13 @@ class InProcess:
         self.wake = _Woken(self)
         self.desk = Desk(store=self.store, clock=self.clock, wake=self.wake)
         self.plans = PlanCache(self.store, self.clock)
+        self.known_facts = FactsCache(self.store)
         self.plan_task = PlanTask(
             store=self.store,
             clock=self.clock,
             wake=self.wake,
             plans=self.plans,
+            known_facts=self.known_facts,
             settings=self.settings,
             profiles=self.profile,
         )
@@ -254,6 +257,7 @@ class Worker:
             runner=self.runner,
             wake=home.wake,
             plans=home.plans,
+            known_facts=home.known_facts,
             settings=home.settings,
             profile=rack.profile,
             actor=f"worker-{host}-{home.deaths}",

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from scheduler.core.actions import Action, Diff, Finding, StartVm
-from scheduler.core.asked import ANSWERED, answered, asked_of, forget_closed, in_order
-from scheduler.core.asking import ask_key, quarantined, write_asks
+from scheduler.core.asked import forget_closed, in_order
+from scheduler.core.asking import ask_key, write_asks
 from scheduler.core.desired import desired_host
 from scheduler.core.diff import diff
 from scheduler.core.errors import LeaseLost, NightshiftError, StalePlan
-from scheduler.core.facts import HostFacts, Measurement, ObservedHost, Verb
+from scheduler.core.facts import HostFacts, Measurement, ObservedHost
 from scheduler.core.host_due import next_due_at
 from scheduler.core.plan import Event, Plan, PlanChange, event, pinned
 from scheduler.core.reasons import ReasonCode, reason
@@ -27,13 +27,16 @@ from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
 from scheduler.core.witness import witness
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.ports import Clock, Wake
 from scheduler.store.leases import host_lease
 from scheduler.store.store import Store
+from workers.answers import Outcome, raise_defects, with_answer, with_outcomes
 from workers.chains import Ticket, in_flight, under_lease
 from workers.lease import Lease
 from workers.ports import Drivers, HostUnreachable, Runner
+from workers.telling import Told
 from workers.verbs import Asking, Blocking, ask, chain, text_of
 
 MOST_PASSES = 8
@@ -78,6 +81,7 @@ class Converge:
         wake: Wake,
         *,
         plans: PlanCache,
+        known_facts: FactsCache,
         settings: Settings,
         profile: HostProfile,
         actor: str,
@@ -95,10 +99,12 @@ class Converge:
         self._actor = actor
         self._lease = Lease(host_lease(host), store, clock, settings, new_token)
         self._plans = plans
+        self._known_facts = known_facts
         self._plan: Plan | None = None
         self._facts: HostFacts | None = None
         self._tickets: list[Ticket] = []
-        self._outcomes: deque[tuple[Ticket, Exception | None]] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._told = Told(settings.finding_is_new_after_s)
         self._lock = Lock()
         self._is_asked_again = False
 
@@ -114,8 +120,9 @@ class Converge:
             self._forget_lease()
             return ConvergeReport(host=self._host, is_mine=False, problem=text_of(error))
         except NightshiftError as error:
-            # What was written and what was not is the store's to say: begin from what it has.
+            # What was written and what was not is the store's to say: begin from what it has, and rather tell twice.
             self._facts = self._plan = None
+            self._told = Told(self._settings.finding_is_new_after_s)
             return ConvergeReport(host=self._host, is_mine=True, problem=text_of(error))
         finally:
             self._lock.release()
@@ -166,9 +173,9 @@ class Converge:
         if self._host not in plan.hosts:
             return _Pass()
         old = self._current_facts(plan)
-        events: list[Event] = []
         outcomes = tuple(self._outcomes)
-        facts = self._drain(old, outcomes, events)
+        facts, told = with_outcomes(old, outcomes, self._clock.now())
+        events = self._told.without_repeats(told, self._clock.now())
         ended = {ticket for ticket, _ in outcomes}
         before_look = in_flight(tuple(ticket for ticket in self._tickets if ticket not in ended))
         look = self._look()
@@ -185,7 +192,7 @@ class Converge:
             )
             return _Pass(findings=(Finding(reservation=None, why=why),))
         todo = self._decide(look, now)
-        self._write(todo.actions, now)
+        self._write(todo, now)
         has_asked = self._do(todo.actions, now)
         return _Pass(todo.actions, todo.findings, has_asked)
 
@@ -217,7 +224,7 @@ class Converge:
     ) -> None:
         """Commit a change of facts, guarded by the lease; nothing is written when nothing changed."""
         if old != new or events or measurements:
-            self._store.record_facts(
+            revision = self._store.record_facts(
                 self._host,
                 self._lease.token,
                 old,
@@ -226,51 +233,16 @@ class Converge:
                 measurements,
                 now_machine_s=self._clock.machine_s(),
             )
+            if revision is not None:
+                self._known_facts.put(self._host, in_order(new), revision)
         self._facts = new
 
-    def _drain(
-        self, facts: HostFacts, outcomes: tuple[tuple[Ticket, Exception | None], ...], events: list[Event]
-    ) -> HostFacts:
-        """Return the facts with the outcomes of chains that ended."""
-        now = self._clock.now()
-        for ticket, failure in outcomes:
-            if isinstance(failure, LeaseLost):
-                # Not an answer: the rest of it is up to who held the lease then.
-                continue
-            if ticket.unverified:
-                checks = "; ".join(ticket.unverified)
-                events.append(
-                    event("gpu.unverified", now, reservation=ticket.reservation, host=self._host, checks=checks)
-                )
-            for gpu, problem in sorted(ticket.unfit_gpus.items()):
-                facts, told = quarantined(facts, gpu, problem, now)
-                events.extend(told)
-            facts = self._answer(facts, ticket.verb, ticket.subject, _answer_of(failure), events)
-        return facts
-
-    def _settle(self, outcomes: tuple[tuple[Ticket, Exception | None], ...]) -> None:
-        """Close the chains whose outcomes are committed. What is no failure of a driver's is a defect, and raised."""
+    def _settle(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Close the chains whose outcomes are committed."""
         for ticket, _ in outcomes:
             self._outcomes.popleft()
             self._tickets.remove(ticket)
-        for _, failure in outcomes:
-            if failure is not None and not isinstance(failure, NightshiftError):
-                raise failure
-
-    def _answer(self, facts: HostFacts, verb: Verb, subject: str, detail: str, events: list[Event]) -> HostFacts:
-        """Write a driver's answer into the book; a failure that is new is told."""
-        before = asked_of(facts, verb, subject)
-        if before is not None and detail != ANSWERED and before.detail != detail:
-            told = event(
-                "driver.refused",
-                self._clock.now(),
-                host=self._host,
-                verb=verb.value,
-                subject=subject,
-                problem=detail,
-            )
-            events.append(told)
-        return answered(facts, verb, subject, detail)
+        raise_defects(outcomes)
 
     # Deciding and doing.
 
@@ -319,11 +291,12 @@ class Converge:
         # Guarded by the lease like the facts: a pin from an old look would end the start that another one just made.
         self._plan = self._plans.commit(plan, change, author=self._actor, lease=self._lease.claim)
 
-    def _write(self, actions: tuple[Action, ...], now: Instant) -> None:
-        """Commit what is about to be asked."""
+    def _write(self, todo: Diff, now: Instant) -> None:
+        """Commit what is about to be asked, and what was found that is new."""
         assert self._facts is not None
-        facts, events = write_asks(self._facts, actions, now, profile=self._profile, settings=self._settings)
-        self._record(self._facts, in_order(facts), events)
+        facts, events = write_asks(self._facts, todo.actions, now, profile=self._profile, settings=self._settings)
+        self._record(self._facts, in_order(facts), (*events, *self._told.new(todo.findings, self._host, now)))
+        self._told.mark(todo.findings, now)
 
     def _do(self, actions: tuple[Action, ...], now: Instant) -> bool:
         """Ask, in order; begin the chains; write the answers. Return whether an asking verb was called."""
@@ -336,16 +309,20 @@ class Converge:
             if isinstance(action, Asking):
                 key = ask_key(action)
                 assert key is not None
-                facts = self._answer(facts, *key, ask(action, self._drivers, self._profile), events)
+                answer = ask(action, self._drivers, self._profile)
+                facts, told = with_answer(facts, *key, answer, self._clock.now())
+                events.extend(told)
                 has_asked = True
             elif isinstance(action, Blocking):
                 self._begin(action, now)
-        self._record(self._facts, facts, tuple(events))
+        self._record(self._facts, facts, self._told.without_repeats(events, now))
         return has_asked
 
     def _begin(self, action: Blocking, now: Instant) -> None:
         token = self._lease.token
-        ticket, steps = chain(action, self._drivers, self._clock, self._profile, token=token, asked_at=now)
+        ticket, steps = chain(
+            action, self._drivers, self._clock, self._profile, self._settings, token=token, asked_at=now
+        )
         self._tickets.append(ticket)
 
         def done(failure: Exception | None) -> None:
@@ -353,10 +330,3 @@ class Converge:
             self._wake.host(self._host)
 
         self._runner.run(ticket.key, under_lease(steps, lambda: self._lease.is_held_by(token)), done)
-
-
-def _answer_of(failure: Exception | None) -> str:
-    """Return what a chain's end is written down as."""
-    if failure is None:
-        return ANSWERED
-    return text_of(failure) if isinstance(failure, NightshiftError) else f"defect: {failure!r}"

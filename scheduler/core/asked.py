@@ -42,9 +42,7 @@ def reset_again_at(ask: Asked, settings: Settings) -> int:
 
 def is_reset_given_up(ask: Asked, now: Instant, settings: Settings) -> bool:
     """Whether a device had all its resets, half of them after a rebind, and the last one has had its time."""
-    return (
-        ask.detail != "" and ask.attempt >= 2 * settings.reset_attempts and now >= reset_again_at(ask, settings)
-    )
+    return ask.detail != "" and ask.attempt >= 2 * settings.reset_attempts and now >= reset_again_at(ask, settings)
 
 
 def with_asked(facts: HostFacts, asks: Iterable[Asked]) -> HostFacts:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from scheduler.core.admission import check_gpus_at_once
 from scheduler.core.booking import keeps_promise, movable, rebook
 from scheduler.core.draft import Draft
 from scheduler.core.extending import lengthen, room_until_at
@@ -42,7 +43,7 @@ def booked_in(draft: Draft, window: Window) -> list[Reservation]:
     """Return the reservations that a window's own layout lets in and that have time left in it."""
     return [
         r
-        for _, r in sorted(draft.reservations.items())
+        for r in draft.reservations.values()
         if window.layout.admits(gpus=r.request.gpus, queue=r.request.queue)
         and any(s.host in window.hosts and s.end_at > draft.now and s.span.overlaps(window.span) for s in r.spans)
     ]
@@ -121,7 +122,8 @@ def _run_on(draft: Draft, reservation_id: ReservationId, window: Window, owed_s:
     if span is None:
         return
     end_at = min(span.end_at + owed_s, room_until_at(draft, reservation, span))
-    if end_at > span.end_at:
+    longer = replace(span, end_at=end_at)
+    if end_at > span.end_at and not check_gpus_at_once(draft, reservation.request, (longer,)):
         lengthen(draft, reservation, span, end_at)
 
 
@@ -196,7 +198,7 @@ def _longest_lead_s(draft: Draft) -> int:
 def _cut_at_new_edges(draft: Draft, lead_was_s: int) -> list[Reason]:
     """Shorten begun spans that a new window cuts; their hours are placed again. Returns who refuses."""
     refused = []
-    for key in sorted(draft.reservations):
+    for key in list(draft.reservations):
         reservation = draft.reservations[key]
         if is_stuck(draft, reservation) and not _may_stay(draft, reservation, lead_was_s):
             problem = "a new window or a longer grace takes its place, and there is no other place for it now"

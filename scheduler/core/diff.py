@@ -218,6 +218,9 @@ def _resets(work: Diffing) -> list[Action]:
         device = device_by_address.get(address)
         if device is None or device.held_by is not None:
             continue
+        if device.result_of("config_readable") is CheckResult.FAILED:
+            # Dead, and out of the plan by a GPU that stands in for it; there is nothing to reset.
+            continue
         if device.result_of("reset_done") is CheckResult.FAILED:
             actions.extend(_reset(work, address, None, None))
     return actions

@@ -13,6 +13,7 @@ stopped while it starts, and whoever comes next was promised the devices.
 """
 
 from typing import assert_never
+from uuid import UUID
 
 from scheduler.core.actions import Action, StartVm
 from scheduler.core.desired import DesiredVm
@@ -43,7 +44,11 @@ def diff_starts(work: Diffing) -> list[Action]:
 def _look_after(work: Diffing, wanted: DesiredVm, vm: VmFact) -> None:
     """Say what is odd about a VM that should run and has not ended."""
     domain = work.domain(vm)
-    if domain is not None and domain.state in (DomainState.PAUSED, DomainState.UNKNOWN):
+    if domain is None or vm.uuid in work.in_flight.vms:
+        return
+    # A hypervisor shows a domain as paused while it starts it; that is nothing odd.
+    is_paused = domain.state is DomainState.PAUSED and vm.up_at is not None
+    if is_paused or domain.state is DomainState.UNKNOWN:
         work.left_alone(vm, f"the domain is {domain.state.value}")
     if vm.is_agent_silent:
         work.waits(wanted, ReasonCode.AGENT_SILENT, reservation=wanted.id)
@@ -138,22 +143,33 @@ def _check_holders(work: Diffing, wanted: DesiredVm, taken: set[int]) -> None:
     """Say which starts, domains and chains still have the devices, or the identity, of this VM."""
     partition = wanted.partition
     addresses = frozenset(work.profile.devices(partition))
+    strangers = _check_strangers(work, wanted)
     holders: set[str] = set()
     for vm in work.facts.vms:
         is_left = vm.end is None or not vm.is_gone
         if is_left and (vm.reservation == wanted.id or work.gpus_of(vm) & partition.gpus):
             holders.add(_name(work, vm))
     for domain in work.look.domains:
-        if domain.devices & addresses and (domain.state is not DomainState.OFF or domain.is_busy):
+        is_on = domain.state is not DomainState.OFF or domain.is_busy
+        if domain.devices & addresses and is_on and domain.uuid not in strangers:
             holders.add(domain.name)
     name_by_uuid = {domain.uuid: domain.name for domain in work.look.domains}
     for device in work.look.devices:
-        if device.address in addresses and device.held_by is not None:
+        if device.address in addresses and device.held_by is not None and device.held_by not in strangers:
             holders.add(name_by_uuid.get(device.held_by, str(device.held_by)))
     if not holders and taken & partition.gpus:
         holders.add("another start or stop")
     for holder in sorted(holders):
         work.waits(wanted, ReasonCode.WAITS_FOR_HAND_OVER, gpus=_text(partition.gpus), holder=holder)
+
+
+def _check_strangers(work: Diffing, wanted: DesiredVm) -> frozenset[UUID]:
+    """Say which GPUs are in foreign hands, and return whose: nobody stops those, so it is no hand-over to wait for."""
+    found = [domain for domain in work.facts.foreign if domain.gpus & wanted.partition.gpus]
+    for domain in found:
+        for gpu in sorted(domain.gpus & wanted.partition.gpus):
+            work.waits(wanted, ReasonCode.GPU_HELD_BY_FOREIGN, gpu=gpu, domain=domain.name)
+    return frozenset(domain.uuid for domain in found)
 
 
 def _check_devices(work: Diffing, wanted: DesiredVm) -> None:

@@ -27,7 +27,7 @@ from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, b
 from scheduler.core.settings import Settings
 from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import HostProfile, Partition, mask_of
-from scheduler.core.windows import Stretch, Window, WindowId, stretches
+from scheduler.core.windows import Stretches, Window, WindowId, stretches
 
 
 class Draft:
@@ -57,7 +57,7 @@ class Draft:
             host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
         )
         """Hosts that do not answer now."""
-        self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], tuple[Stretch, ...]] = {}
+        self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], Stretches] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
         self._mask_out: dict[HostId, int] = {}
@@ -88,15 +88,15 @@ class Draft:
 
     def stretches_of(
         self, host: HostId, *, gpus: int, queue: str, at_boundary: AtBoundary, with_gifts: bool
-    ) -> tuple[Stretch, ...]:
+    ) -> Stretches:
         """Return the stretches from now to the horizon in which such a request may run on a host."""
         key = (host, gpus, queue, at_boundary, with_gifts)
         if key not in self._stretches:
             assert self.rules is not None
             self._stretches[key] = (
-                ()
+                Stretches(iter(()))
                 if self.horizon_at <= self.now
-                else tuple(
+                else Stretches(
                     stretches(
                         self.windows_of(host),
                         outside=self.rules.outside,

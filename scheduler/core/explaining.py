@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from scheduler.core import admission
 from scheduler.core.booking import admit, has_started, without_disk
-from scheduler.core.bounds import Estimates
+from scheduler.core.bounds import Estimates, lead_s, longest_grace_s
 from scheduler.core.draft import Draft
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.phases import Phase, phase_of
@@ -76,7 +76,7 @@ def why(
     if ahead is None:
         return (*told, *_no_place(plan, facts, reservation))
     if ahead.start_at <= now:
-        return (*told, *_hand_over(plan, facts, reservation, ahead, vms))
+        return (*told, *_hand_over(plan, facts, reservation, ahead, vms, now, settings))
     return (*told, *_booked_later(plan, reservation, ahead), *_pool_is_full(plan, facts, reservation, now, settings))
 
 
@@ -105,6 +105,9 @@ def _pool_is_full(
 def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation) -> list[Reason]:
     found = []
     for host_id, host in sorted(facts.items()):
+        if host.unreachable_since_at is not None:
+            since_at = host.unreachable_since_at
+            found.append(reason(ReasonCode.HOST_UNREACHABLE, host=host_id, since_at=since_at, problem=host.problem))
         for gpu in host.gpus:
             if gpu.gpu in host.gpus_out_of_plan:
                 found.append(
@@ -135,6 +138,8 @@ def _hand_over(
     reservation: Reservation,
     span: BookedSpan,
     vms: Sequence[VmFact],
+    now: Instant,
+    settings: Settings,
 ) -> list[Reason]:
     """Its time has come: who or what is still on its GPUs, or what became of its start."""
     host = facts.get(span.host, HostFacts(host=span.host))
@@ -179,9 +184,23 @@ def _hand_over(
         )
     if last is not None and last.end is VmEnd.UNKNOWN:
         found.append(reason(ReasonCode.UNKNOWN_STATE, host=span.host, subject=str(last.uuid), problem=last.problem))
-    return found or [
-        reason(ReasonCode.WAITS_FOR_GPUS, host=span.host, gpus=gpus, problem="they are made ready and the VM starts")
-    ]
+    if last is not None and last.end is VmEnd.SELF_SHUTDOWN and reservation.restart_after < last.generation:
+        found.append(reason(ReasonCode.SHUT_ITSELF_DOWN, grace_s=settings.self_shutdown_ends_after_s))
+    return found or [_being_handed_over(plan, reservation, span, vms, gpus, now)]
+
+
+def _being_handed_over(
+    plan: Plan, reservation: Reservation, span: BookedSpan, vms: Sequence[VmFact], gpus: str, now: Instant
+) -> Reason:
+    """Nothing is known to be in the way: the hand-over takes its time, or longer than it may."""
+    assert plan.rules is not None
+    grace_s = longest_grace_s(plan.rules, (window for window in plan.windows.values() if window.end_at > now))
+    bound_s = lead_s(plan.hosts[span.host].profile, gpus=reservation.request.gpus, grace_s=grace_s)
+    took_s = now - max([span.start_at, *(vm.off_at for vm in vms if vm.off_at is not None)])
+    if took_s > bound_s:
+        what = f"the hand-over of GPUs {gpus} on {span.host}"
+        return reason(ReasonCode.BOUND_EXCEEDED, what=what, took_s=took_s, bound_s=bound_s)
+    return reason(ReasonCode.WAITS_FOR_GPUS, host=span.host, gpus=gpus, problem="they are made ready and the VM starts")
 
 
 def _booked_later(plan: Plan, reservation: Reservation, span: BookedSpan) -> list[Reason]:

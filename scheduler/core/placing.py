@@ -14,7 +14,7 @@ from scheduler.core.plan import BookedDisk, BookedSpan, Host
 from scheduler.core.requests import AtBoundary, HostId
 from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import Partition, PartitionId
-from scheduler.core.windows import Stretch
+from scheduler.core.windows import Stretch, Stretches
 
 MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
@@ -185,7 +185,7 @@ def _fit(
     want: Want,
     host: Host,
     partition: Partition,
-    stretches: Sequence[Stretch],
+    stretches: Stretches,
     *,
     latest_at: Instant,
 ) -> _First | None:

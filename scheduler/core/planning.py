@@ -195,7 +195,8 @@ def _extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, 
 
 def _restart(draft: Draft, reservation: Reservation) -> tuple[Reason, ...]:
     current = next((vm for _, vm in draft.vms_of(reservation.id) if vm.generation == reservation.generation), None)
-    if current is None or current.end is not VmEnd.SELF_SHUTDOWN or reservation.span_at(draft.now) is None:
+    is_ahead = any(span.end_at > draft.now for span in reservation.spans)
+    if current is None or current.end is not VmEnd.SELF_SHUTDOWN or not is_ahead:
         return (_wrong_phase(draft, reservation, "restarted"),)
     draft.put(replace(reservation, restart_after=current.generation))
     return ()
@@ -296,7 +297,7 @@ def _change_host(draft: Draft, host: Host, intent: Drain | Undrain | Mend) -> tu
 def _leave_host(draft: Draft, host: HostId) -> Iterable[ReservationId]:
     """Book elsewhere what is booked on a drained host. Returns what stays, because its promise needs it there."""
     left = []
-    for key in sorted(draft.reservations):
+    for key in list(draft.reservations):
         reservation = draft.reservations[key]
         if any(span.host == host for span in movable(draft, reservation)) and not rebook(
             draft, reservation, accept=keeps_promise(draft, reservation)

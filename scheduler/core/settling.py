@@ -6,15 +6,16 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 
 from dataclasses import replace
 
-from scheduler.core.booking import break_promise, end, keeps_promise, movable, rebook
+from scheduler.core.admission import check_gpus_at_once
+from scheduler.core.booking import Reach, break_promise, end, movable, rebook
+from scheduler.core.desired import run_end_at
 from scheduler.core.draft import Draft
 from scheduler.core.extending import lengthen, room_until_at
 from scheduler.core.facts import VmEnd, VmFact
+from scheduler.core.held_up import is_told, places_tried, settle_held_up, silent_text, tell_if_broken
+from scheduler.core.owed import Vms, delivered_s, latest_start, owed_s, own_loss_s
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.reasons import ReasonCode, reason
-from scheduler.core.replanning import replan
-from scheduler.core.requests import HostId
-from scheduler.core.spans import Instant
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
@@ -28,7 +29,7 @@ LEAST_OWED_S = 60
 
 def settle(draft: Draft) -> None:
     """Bring every live reservation in line with the facts."""
-    for key in sorted(draft.reservations):
+    for key in list(draft.reservations):
         reservation = draft.reservations[key]
         if reservation.outcome is None and reservation.promise is not None:
             _settle_one(draft, reservation)
@@ -37,21 +38,19 @@ def settle(draft: Draft) -> None:
 
 def _settle_one(draft: Draft, reservation: Reservation) -> None:
     vms = draft.vms_of(reservation.id)
-    current = next((vm for _, vm in vms if vm.generation == reservation.generation), None)
+    current = latest_start(reservation, vms)
     if _ended_by_guest(draft, reservation, vms, current):
         return
     if current is not None and current.running_at is not None and current.off_at is None:
         _settle_running(draft, reservation, vms, current)
     else:
-        _settle_waiting(draft, reservation, vms)
+        settle_held_up(draft, reservation, vms)
     reservation = draft.reservations[reservation.id]
     if reservation.outcome is None and not any(span.end_at > draft.now for span in reservation.spans):
         _settle_over(draft, reservation, vms)
 
 
-def _ended_by_guest(
-    draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]], current: VmFact | None
-) -> bool:
+def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact | None) -> bool:
     """End what shut itself down and was not restarted in time, and what crashed too often."""
     crashes = sum(1 for _, vm in vms if vm.end is VmEnd.CRASHED)
     if crashes > draft.settings.crash_restarts:
@@ -59,7 +58,7 @@ def _ended_by_guest(
         return True
     if current is None or current.end is not VmEnd.SELF_SHUTDOWN or current.off_at is None:
         return False
-    if reservation.restart_after >= current.generation:
+    if reservation.restart_after >= current.generation or _is_parked(draft, reservation, current):
         return False
     grace_s = draft.settings.self_shutdown_ends_after_s
     if draft.now < current.off_at + grace_s:
@@ -68,20 +67,18 @@ def _ended_by_guest(
     return True
 
 
-def delivered_s(reservation: Reservation, vms: list[tuple[HostId, VmFact]], until_at: Instant) -> int:
-    """Return the running time that the guests of a reservation have had up to an instant."""
-    from_at = reservation.request.not_before_at or 0
-    return sum(_ran_s(vm, from_at, until_at) for _, vm in vms)
+def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
+    """Whether a guest that shut itself down did so just before it would have been parked: it heeded the warning."""
+    assert vm.off_at is not None
+    span = next((span for span in reservation.spans if span.generation == vm.generation), None)
+    if span is None:
+        return False
+    edge_at = run_end_at(reservation, span)
+    goes_on = any(later.start_at >= edge_at for later in reservation.spans)
+    return goes_on and vm.off_at > edge_at - draft.settings.self_shutdown_ends_after_s
 
 
-def _ran_s(vm: VmFact, from_at: Instant, until_at: Instant) -> int:
-    if vm.running_at is None:
-        return 0
-    off_at = until_at if vm.off_at is None else min(vm.off_at, until_at)
-    return max(0, off_at - max(vm.running_at, from_at))
-
-
-def _settle_running(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]], current: VmFact) -> None:
+def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> None:
     """Give back what a guest that runs will not need; find room for what a fault cost it."""
     span = next((s for s in reservation.spans if s.generation == current.generation), None)
     if span is None or span.end_at <= draft.now:
@@ -89,8 +86,8 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: list[tuple[Host
     assert current.running_at is not None
     running_at = max(current.running_at, reservation.request.not_before_at or 0)
     earlier = [item for item in vms if item[1].generation < current.generation]
-    owed_s = reservation.request.run_s - delivered_s(reservation, earlier, draft.now)
-    due_at = running_at + max(owed_s, 0)
+    left_s = reservation.request.run_s - delivered_s(reservation, earlier, draft.now)
+    due_at = running_at + max(left_s, 0)
     if due_at < span.end_at:
         gone = movable(draft, reservation)
         kept = tuple(s for s in reservation.spans if s not in gone and s != span)
@@ -104,7 +101,9 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: list[tuple[Host
     if missing_s < 0 and tail:
         _trim(draft, reservation, tail, -missing_s)
     elif missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, span):
-        _make_good(draft, reservation, span, tail_s, missing_s)
+        missing_s -= own_loss_s(draft, reservation, earlier)
+        if missing_s >= LEAST_OWED_S:
+            _make_good(draft, reservation, span, tail_s, missing_s)
 
 
 def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> None:
@@ -126,7 +125,7 @@ def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], 
         draft.is_room_freed = True
 
 
-def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]], span: BookedSpan) -> bool:
+def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSpan) -> bool:
     """Whether hours were lost through no doing of the guest: a host's fault, or a start that took over its bound."""
     if any(vm.end in HOST_FAULTS for _, vm in vms):
         return True
@@ -140,117 +139,45 @@ def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s:
     """Find room for hours that a fault took: in place if it is free, else in a later span."""
     if tail_s == 0:
         end_at = min(span.end_at + missing_s, room_until_at(draft, reservation, span))
-        if end_at > span.end_at:
+        longer = replace(span, end_at=end_at)
+        if end_at > span.end_at and not check_gpus_at_once(draft, reservation.request, (longer,)):
             lengthen(draft, reservation, span, end_at)
             missing_s -= end_at - span.end_at
     reservation = draft.reservations[reservation.id]
     if missing_s >= LEAST_OWED_S:
         rebook(draft, reservation, run_s=tail_s + missing_s, is_fault=True, accept=lambda _: True)
-    _tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+    tell_if_broken(draft, reservation, "hours lost to a fault of the host")
 
 
-def _settle_waiting(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]]) -> None:
-    """See to a reservation whose guest does not run: failed starts, lost GPUs, a start that is overdue."""
-    span = reservation.span_at(draft.now)
-    is_up = any(vm.up_at is not None and vm.off_at is None for _, vm in vms)
-    if span is not None and not is_up and not _is_busy_stopping(reservation, vms, span):
-        failed = [vm for host, vm in vms if vm.end is VmEnd.START_FAILED and host == span.host]
-        here = [vm for vm in failed if vm.partition == span.partition and vm.asked_at >= span.start_at]
-        all_failed = sum(1 for _, vm in vms if vm.end is VmEnd.START_FAILED)
-        attempts = draft.settings.start_attempts
-        if all_failed >= 3 * attempts:
-            why = reason(
-                ReasonCode.START_FAILED,
-                host=span.host,
-                partition=span.partition,
-                times=all_failed,
-                problem=here[-1].problem if here else "see the events of the reservation",
-            )
-            end(draft, reservation, Outcome.FAILED, why)
-            return
-        if len(here) >= attempts or draft.is_lost(span):
-            _move_off(draft, reservation, vms, span)
-    elif any(draft.is_lost(s) for s in movable(draft, reservation)):
-        _move_lost(draft, reservation)
-    _check_overdue(draft, draft.reservations[reservation.id], vms)
-
-
-def _is_busy_stopping(reservation: Reservation, vms: list[tuple[HostId, VmFact]], span: BookedSpan) -> bool:
-    """Whether the start on this span is still under way, or its outcome not seen yet."""
-    current = next((vm for _, vm in vms if vm.generation == span.generation), None)
-    return current is not None and current.end is None
-
-
-def _move_off(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]], span: BookedSpan) -> None:
-    """End a span on which nothing could be started, and book its hours elsewhere."""
-    gone = movable(draft, reservation)
-    cut = (replace(span, end_at=draft.now),) if span.is_pinned and span.start_at < draft.now else ()
-    others = tuple(s for s in reservation.spans if s != span and s not in gone)
-    owed_s = reservation.request.run_s - delivered_s(reservation, vms, draft.now)
-    with draft.attempt() as attempt:
-        draft.put(replace(reservation, spans=(*others, *cut)))
-        draft.is_room_freed = True
-        moved = draft.reservations[reservation.id]
-        failed = {(host, vm.partition) for host, vm in vms if vm.end is VmEnd.START_FAILED}
-        avoid = frozenset({(span.host, span.partition), *failed})
-        if rebook(draft, moved, run_s=owed_s, avoid=avoid, is_fault=True, accept=lambda _: True):
-            draft.note("reservation.moved", moved, is_notice=True, off=span.partition, host=span.host)
-            _tell_if_broken(draft, moved, f"starts on {span.host} {span.partition} failed")
-            attempt.keep()
-
-
-def _move_lost(draft: Draft, reservation: Reservation) -> None:
-    """Book elsewhere what lies on lost GPUs; when no place keeps the promise, take the earliest and say so."""
-    lost = movable(draft, reservation)
-    cause = f"GPUs of {lost[0].host} {lost[0].partition} were lost"
-    if rebook(draft, reservation, accept=keeps_promise(draft, reservation)):
-        draft.note("reservation.moved", reservation, off=lost[0].partition, host=lost[0].host)
-        return
-    if replan(draft, stuck=reservation.id) is None:
-        draft.note("reservation.moved", reservation, off=lost[0].partition, host=lost[0].host)
-        return
-    if rebook(draft, reservation, is_fault=True, accept=lambda _: True):
-        draft.note("reservation.moved", reservation, off=lost[0].partition, host=lost[0].host)
-        _tell_if_broken(draft, reservation, cause)
-
-
-def _check_overdue(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]]) -> None:
-    """A first start that is past its promise was broken by a fault: say so, with what holds now."""
-    if reservation.outcome is not None or reservation.promise is None:
-        return
-    if draft.now > reservation.promise.start_by_at and not any(vm.running_at is not None for _, vm in vms):
-        ahead = [span for span in reservation.spans if span.end_at > draft.now]
-        if ahead or reservation.promise_notice == 0:
-            problem = next((vm.problem for _, vm in reversed(vms) if vm.problem), "the hand-over was not done in time")
-            break_promise(draft, reservation, problem)
-
-
-def _settle_over(draft: Draft, reservation: Reservation, vms: list[tuple[HostId, VmFact]]) -> None:
+def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
     """All booked time is over: done, unless a fault still owes hours."""
-    owed_s = reservation.request.run_s - delivered_s(reservation, vms, draft.now)
+    run_s = owed_s(draft, reservation, vms)
     last = max(reservation.spans, key=lambda s: s.end_at, default=None)
     never_ran = not any(vm.running_at is not None for _, vm in vms)
-    if owed_s >= LEAST_OWED_S and (never_ran or last is None or _is_hosts_fault(draft, reservation, vms, last)):
-        if rebook(draft, reservation, run_s=owed_s, is_fault=True, accept=lambda _: True):
-            draft.note("reservation.moved", reservation, is_notice=True, owed_s=owed_s)
-            _tell_if_broken(draft, reservation, "hours lost to a fault of the host")
-        elif not any(why.fact("cause") == NO_PLACE for why in reservation.reasons):
-            break_promise(draft, reservation, NO_PLACE)
+    if run_s >= LEAST_OWED_S and (never_ran or last is None or _is_hosts_fault(draft, reservation, vms, last)):
+        _book_what_is_owed(draft, reservation, vms, run_s)
         return
     end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
 
 
-def _tell_if_broken(draft: Draft, before: Reservation, cause: str) -> None:
-    """Raise the promise, with its notice, if the booking cannot keep it any more."""
-    current = draft.reservations[before.id]
-    ahead = tuple(span for span in current.spans if span.end_at > draft.now)
-    if ahead and not keeps_promise(draft, current)(ahead):
-        break_promise(draft, current, cause)
+def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: int) -> None:
+    """Find another place for hours that a fault took, or wait for one: a host that does not answer is none."""
+    avoid = places_tried(draft, reservation, vms)
+    if rebook(
+        draft, reservation, run_s=run_s, avoid=avoid, is_fault=True, reach=Reach.ANSWERING, accept=lambda _: True
+    ):
+        draft.note("reservation.moved", reservation, is_notice=True, owed_s=run_s)
+        tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+        return
+    last = max(reservation.spans, key=lambda s: s.end_at, default=None)
+    cause = silent_text(last.host) if last is not None and last.host in draft.silent_hosts else NO_PLACE
+    if not is_told(reservation, cause):
+        break_promise(draft, reservation, cause)
 
 
 def close_ended(draft: Draft) -> None:
     """Close ended reservations of which nothing is left on any host; the last thing of a step."""
-    for key in sorted(draft.reservations):
+    for key in list(draft.reservations):
         reservation = draft.reservations[key]
         if reservation.outcome is None or reservation.is_closed:
             continue

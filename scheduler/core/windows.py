@@ -114,7 +114,6 @@ def stretches(
     `windows` are those of one host, sorted by start and disjoint. Outside of windows the layout `outside` holds. With
     `with_gifts` released time counts as outside; without it released time is nobody's: that is how promises are made.
     """
-    segments = list(_segments(windows, from_at=from_at, until_at=until_at))
     outside_admits = outside.admits(gpus=gpus, queue=queue)
 
     def admits(segment: _Segment) -> bool:
@@ -127,17 +126,36 @@ def stretches(
         return outside_admits and at_boundary is AtBoundary.KEEP and AtBoundary.KEEP in segment.window.at_boundary
 
     start_at: Instant | None = None
-    for number, segment in enumerate(segments):
-        if not admits(segment):
-            continue
-        start_at = segment.start_at if start_at is None else start_at
-        following = segments[number + 1] if number + 1 < len(segments) else None
-        if following is not None and admits(following):
-            continue
-        # What closes it: the window that comes next, or its own window when that is where it ends.
-        closed_by = None if following is None else (following.window or segment.window)
-        yield Stretch(start_at=start_at, end_at=segment.end_at, closed_by=closed_by)
-        start_at = None
+    before: _Segment | None = None
+    for segment in _segments(windows, from_at=from_at, until_at=until_at):
+        if admits(segment):
+            start_at = segment.start_at if start_at is None else start_at
+        elif start_at is not None and before is not None:
+            # What closes it: the window that comes next, or its own window when that is where it ends.
+            yield Stretch(start_at=start_at, end_at=before.end_at, closed_by=segment.window or before.window)
+            start_at = None
+        before = segment
+    if start_at is not None and before is not None:
+        yield Stretch(start_at=start_at, end_at=before.end_at, closed_by=None)
+
+
+class Stretches:
+    """Stretches that are worked out as far as anybody looks: most look for the first few of ninety days."""
+
+    def __init__(self, coming: Iterator[Stretch]) -> None:
+        self._coming = coming
+        self._known: list[Stretch] = []
+
+    def __iter__(self) -> Iterator[Stretch]:
+        number = 0
+        while True:
+            if number == len(self._known):
+                following = next(self._coming, None)
+                if following is None:
+                    return
+                self._known.append(following)
+            yield self._known[number]
+            number += 1
 
 
 class _Segment(NamedTuple):

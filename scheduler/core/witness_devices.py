@@ -49,6 +49,7 @@ def witness_gpus(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> Host
     for gpu in seen.profile.gpus:
         before = fact_by_gpu.get(gpu.index)
         device = device_by_address.get(gpu.address)
+        after: GpuFact | None
         problems = (*_problems(gpu, device), *stands_in.get(gpu.index, ()))
         if problems:
             after = _quarantined(seen, gpu, before, problems)
@@ -70,7 +71,7 @@ def _unclear(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int
     return {
         gpu: unknown[vm.uuid]
         for vm in facts.vms
-        if not vm.is_gone and vm.uuid in unknown
+        if not vm.is_gone and vm.uuid in unknown and vm.uuid not in seen.in_flight.vms
         for gpu in seen.profile.partition(vm.partition).gpus
     }
 

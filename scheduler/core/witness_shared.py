@@ -1,9 +1,9 @@
 """The devices that partitions need besides GPUs, NVSwitches and adapters: which of them are dead, and what follows.
 
-A dead one makes every partition that needs it unusable. The plan counts GPUs, so one GPU of those partitions *stands in*
-for the device: it is quarantined with a problem that names the device, and all of them leave the plan with it. As few
-GPUs as possible stand in, so that partitions that do without the device stay in the plan. An admin's `mended` for that
-GPU has the device checked again.
+A dead one makes every partition that needs it unusable. The plan counts GPUs, so one GPU of those partitions *stands
+in* for the device: it is quarantined with a problem that names the device, and all of them leave the plan with it. As
+few GPUs as possible stand in, so that partitions that do without the device stay in the plan. An admin's `mended` for
+that GPU has the device checked again.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def partitions_with(profile: HostProfile, address: str) -> tuple[Partition, ...]
 
 
 def stand_ins(profile: HostProfile, address: str, rank: Callable[[int], tuple[bool, ...]]) -> tuple[int, ...]:
-    """Return as few GPUs as meet every partition that needs a device; of equal ones the lowest by `rank`, then index."""
+    """Return few GPUs that meet every partition that needs a device; of equal ones the first by `rank`, then index."""
     left = partitions_with(profile, address)
     chosen: list[int] = []
     while left:
@@ -48,7 +48,7 @@ def problems_by_stand_in(seen: Witnessing, facts: HostFacts, look: ObservedHost)
         if what:
             # Guests that do without the device go on, and so do the GPUs they have, if there is a choice.
             spared = _gpus_of_guests_without(seen, facts, address)
-            for gpu in stand_ins(seen.profile, address, lambda gpu: (gpu not in standing, gpu in spared)):
+            for gpu in stand_ins(seen.profile, address, _preferring(frozenset(standing), spared)):
                 standing.add(gpu)
                 found[gpu] = (*found.get(gpu, ()), problem_of(seen.profile, address, what))
     return found
@@ -61,6 +61,10 @@ def is_to_be_reset_anew(seen: Witnessing, ask: Asked) -> bool:
         return False
     gpus = frozenset(gpu for partition in partitions_with(seen.profile, ask.subject) for gpu in partition.gpus)
     return any(gpu in gpus and at > ask.asked_at for gpu, at in host.mended)
+
+
+def _preferring(standing: frozenset[int], spared: frozenset[int]) -> Callable[[int], tuple[bool, ...]]:
+    return lambda gpu: (gpu not in standing, gpu in spared)
 
 
 def _shared_addresses(profile: HostProfile) -> list[str]:

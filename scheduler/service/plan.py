@@ -17,6 +17,7 @@ from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.ports import Clock, Wake
 from scheduler.store.store import Store
@@ -43,10 +44,11 @@ class PlanTask:
     clock: Clock
     wake: Wake
     plans: PlanCache
+    known_facts: FactsCache
     settings: Settings
     profiles: Callable[[str], HostProfile]
-    _facts: dict[HostId, HostFacts] = field(default_factory=dict)
-    _revisions: dict[HostId, int] = field(default_factory=dict)
+    _facts: Mapping[HostId, HostFacts] = field(default_factory=dict)
+    _revisions: Mapping[HostId, int] = field(default_factory=dict)
     _settled_version: int | None = None
     """The plan version at which the last step found nothing to change, with the facts in memory."""
     _due_at: Instant | None = None
@@ -114,11 +116,9 @@ class PlanTask:
 
     def _load_facts(self) -> None:
         """Bring the facts in memory up to what the database has."""
-        for host, revision in self.store.facts_revisions().items():
-            if self._revisions.get(host) != revision:
-                self._facts[host] = self.store.load_facts(host)
-                self._revisions[host] = revision
-                self._settled_version = None
+        facts, revisions = self.known_facts.current()
+        if revisions != self._revisions:
+            self._facts, self._revisions, self._settled_version = facts, revisions, None
 
     @property
     def facts(self) -> Mapping[HostId, HostFacts]:

@@ -114,11 +114,15 @@ def record(
     new: HostFacts,
     measurements: Iterable[Measurement],
     profiles: Callable[[str], HostProfile],
-) -> None:
-    """Write what is different in `new`; the caller has made sure that the host's facts are ours to write."""
+) -> int | None:
+    """Write what is different in `new`; the caller has made sure that the host's facts are ours to write.
+
+    Returns the new revision; None when nothing changed that planning reads.
+    """
+    revision: int | None = None
     if replace(old, asked=()) != replace(new, asked=()):
         # Asks are the host's own business; all else is read by the plan, which goes by the revision.
-        connection.execute(upsert_host_fact(database.dialect), host_row(new))
+        revision = int(connection.execute(upsert_host_fact(database.dialect), host_row(new)).scalar_one())
     for kind in _KINDS:
         _write_kind(database, connection, kind, old, new)
     vms_before = frozenset(old.vms)
@@ -128,6 +132,7 @@ def record(
     measured = [measurement_row(measurement) for measurement in measurements]
     if measured:
         connection.execute(insert(MEASUREMENT), measured)
+    return revision
 
 
 def _write_kind(database: Database, connection: Connection, kind: FactKind[F], old: HostFacts, new: HostFacts) -> None:

@@ -1,6 +1,7 @@
 """Statements that both databases need alike, built once for each: insert or overwrite by key, insert unless there."""
 
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import Table, bindparam, or_
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,12 +20,13 @@ def upsert(dialect: str, table: Table) -> Insert:
 
 
 @lru_cache(maxsize=2)
-def upsert_host_fact(dialect: str) -> Insert:
-    """Return the statement that writes a host's own facts and counts the revision up."""
+def upsert_host_fact(dialect: str) -> ReturningInsert[Any]:
+    """Return the statement that writes a host's own facts, counts the revision up and returns it."""
     insert = _insert(dialect, HOST_FACT)
     rest = {c.name: insert.excluded[c.name] for c in HOST_FACT.columns if c.name not in ("host", "revision")}
     insert = insert.values({**{c.name: bindparam(c.name) for c in HOST_FACT.columns}, "revision": 1})
-    return insert.on_conflict_do_update(index_elements=["host"], set_={**rest, "revision": HOST_FACT.c.revision + 1})
+    insert = insert.on_conflict_do_update(index_elements=["host"], set_={**rest, "revision": HOST_FACT.c.revision + 1})
+    return insert.returning(HOST_FACT.c.revision)
 
 
 @lru_cache(maxsize=64)

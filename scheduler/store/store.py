@@ -210,15 +210,19 @@ class Store:
         measurements: Sequence[Measurement] = (),
         *,
         now_machine_s: float,
-    ) -> None:
-        """Write the difference between two states of a host's facts, if the host's lease is held; else `LeaseLost`."""
+    ) -> int | None:
+        """Write the difference between two states of a host's facts, if the host's lease is held; else `LeaseLost`.
+
+        Returns the new revision of the facts; None when nothing changed that planning reads.
+        """
         if not old.host == new.host == host:
             raise ValueError(f"facts of {old.host!r} and {new.host!r} cannot be recorded for host {host!r}")
         name = leases.host_lease(host)
         with self._writing("facts", "facts") as connection:
             leases.need(connection, LeaseClaim(name=name, token=token, now_machine_s=now_machine_s))
-            facts.record(self._database, connection, old, new, measurements, self._profiles)
+            revision = facts.record(self._database, connection, old, new, measurements, self._profiles)
             record.append(self._database, connection, events)
+        return revision
 
     def measurements(self, what: str, gpus: int | None = None, limit: int = 100) -> tuple[int, ...]:
         """Return how many seconds the latest of a kind took, newest first."""

@@ -207,19 +207,33 @@ def _promises_out_of_reach(scene: Scene) -> Iterable[str]:
     for r in live(scene.after):
         assert r.promise is not None
         ahead = [s for s in r.spans if s.end_at > scene.now]
-        if r.id in scene.excused or not ahead:
+        if not ahead:
+            continue
+        if r.generation == 0 and ahead[0].start_at > scene.now and not _is_lost(scene, r):
+            # Also of whoever was hit by a fault: what it was told then is a promise like the first.
+            by_at = ahead[0].start_at + lead_s(scene.after, ahead[0], r.request.gpus)
+            if by_at > r.promise.start_by_at:
+                yield f"{r.id} may run only at {by_at}, promised by {r.promise.start_by_at}"
+        if r.id in scene.excused:
             continue
         if ahead[-1].end_at > r.promise.end_by_at:
             yield f"{r.id} is booked to {ahead[-1].end_at}, promised by {r.promise.end_by_at}"
         first = r.spans[0]
-        runs_by_at = first.start_at + lead_s(scene.after, first, r.request.gpus)
-        if r.generation == 0 and first.start_at > scene.now and runs_by_at > r.promise.start_by_at:
-            yield f"{r.id} may run only at {runs_by_at}, promised by {r.promise.start_by_at}"
         if r.request.start_by_at is not None and r.promise.start_by_at > r.request.start_by_at:
             yield f"{r.id} was to start by {r.request.start_by_at} and is promised {r.promise.start_by_at}"
         if r.request.not_before_at is not None and r.request.start_by_at != r.request.not_before_at:
             if first.start_at < r.request.not_before_at:
                 yield f"{r.id} is booked before {r.request.not_before_at}: {first}"
+
+
+def _is_lost(scene: Scene, reservation: Reservation) -> bool:
+    """Whether a booking is kept on lost GPUs for want of another place."""
+    for span in reservation.spans:
+        facts = scene.facts.get(span.host)
+        gpus = scene.after.hosts[span.host].profile.partition(span.partition).gpus
+        if facts is not None and span.end_at > scene.now and gpus & facts.gpus_out_of_plan:
+            return True
+    return False
 
 
 def _disks(scene: Scene) -> Iterable[str]:
@@ -268,13 +282,24 @@ def _limits(scene: Scene) -> Iterable[str]:
             yield f"{r.request.owner} has {len(mine)} reservations, at most {limits.open_reservations} are allowed"
         if limits.longest_run_s is not None and r.request.run_s > limits.longest_run_s:
             yield f"{r.id} runs {r.request.run_s} s, at most {limits.longest_run_s} are allowed"
-        if limits.gpus_at_once is not None:
-            for at in {s.start_at for o in mine for s in o.spans if s.start_at >= scene.now}:
-                if not any(s.start_at <= at < s.end_at for s in r.spans):
-                    continue
-                used = sum(o.request.gpus for o in mine for s in o.spans if s.start_at <= at < s.end_at)
-                if used > limits.gpus_at_once:
-                    yield f"{r.request.owner} has {used} GPUs at {at}, at most {limits.gpus_at_once} are allowed"
+    if limits.gpus_at_once is not None:
+        # Whatever moved them. Who has more already, under a policy that allowed it, never gets more still.
+        before = _most_at_once(scene.before, scene.now)
+        for owner, (used, at) in sorted(_most_at_once(scene.after, scene.now).items()):
+            if used > max(limits.gpus_at_once, before.get(owner, (0, 0))[0]):
+                yield f"{owner} has {used} GPUs at {at}, at most {limits.gpus_at_once} are allowed"
+
+
+def _most_at_once(plan: Plan, now: Instant) -> dict[str, tuple[int, Instant]]:
+    """Return the most GPUs that each owner has booked at one instant from now on, and when."""
+    most: dict[str, tuple[int, Instant]] = {}
+    spans = [(r, s) for r in live(plan) for s in r.spans if s.end_at > now]
+    for mine, span in spans:
+        at, owner = max(span.start_at, now), mine.request.owner
+        used = sum(r.request.gpus for r, s in spans if r.request.owner == owner and s.start_at <= at < s.end_at)
+        if used > most.get(owner, (0, 0))[0]:
+            most[owner] = (used, at)
+    return most
 
 
 # What holds between a plan and the next.

@@ -26,7 +26,7 @@ from scheduler.core.plan import Limits
 from scheduler.core.reasons import sentence
 from scheduler.core.requests import Ask, AtBoundary
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
-from tests.property.worlds import Odds, World, materialise, nights, rules, world
+from tests.property.worlds import MIDNIGHT, Odds, World, materialise, nights, rules, world
 
 HISTORIES = int(os.environ.get("NIGHTSHIFT_HISTORIES", "10"))
 FIRST_SEED = int(os.environ.get("NIGHTSHIFT_FIRST_SEED", "1"))
@@ -163,7 +163,13 @@ def act_of_fate(made: World, roll: int) -> None:
     random = made.random
     host = random.choice(sorted(made.plan.hosts))
     lost = [(h, g.gpu) for h, facts in sorted(made.facts.items()) for g in facts.gpus]
-    if roll < 86:
+    if roll < 83:
+        (made.answer if made.is_silent(host) else made.fall_silent)(host)
+    elif roll < 84:
+        for stuck in made.stuck.values():
+            stuck.clear()
+        made.stuck.setdefault(host, set()).add(random.randrange(16))
+    elif roll < 86:
         gpu = random.randrange(16)
         made.set_gpu(host, gpu, random.choice([GpuState.QUARANTINED, GpuState.FOREIGN]))
         made.step()
@@ -212,7 +218,7 @@ def test_without_faults_every_promise_is_kept(seed: int) -> None:
 def test_with_faults_whoever_was_not_hit_keeps_every_promise(seed: int) -> None:
     hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}, {"dgx2-a": "a", "dgx2-b": "b", "dgx2-c": "b"}][seed % 3]
     odds = Odds(start_fails=0.1, crashes=0.1, leaves_early=0.1, vanishes=0.05, ignores_grace=0.3)
-    made = world(seed, hosts=hosts, odds=odds)
+    made = world(seed, hosts=hosts, odds=odds, limits=Limits(gpus_at_once=16 if seed % 2 else None))
     live_through(made, days=6, has_faults=True)
     assert not made.problems, report(made, seed)
 
@@ -228,6 +234,68 @@ def test_with_little_disk_and_tight_limits_no_pool_and_no_limit_is_exceeded(seed
         retention_s=DAY_S,
     )
     live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
+def full_day(seed: int, *, limits: Limits | None = None) -> World:
+    """A morning on which everybody asks for much, and more than a day of it."""
+    made = world(seed, limits=limits)
+    made.now += 8 * HOUR_S
+    for _ in range(25):
+        ask = Ask(
+            owner=made.random.choice(OWNERS),
+            queue="interactive",
+            gpus=made.random.choice([1, 2, 4, 8]),
+            run_s=made.random.randrange(1, 30) * HOUR_S,
+        )
+        made.file(Submit(ask=ask))
+    return made
+
+
+def give_the_night_and_change_the_policy(made: World) -> None:
+    made.now = MIDNIGHT + 19 * HOUR_S
+    made.step()
+    assert made.plan.rules is not None
+    windows = nights(
+        sorted(made.plan.hosts),
+        from_at=made.now,
+        until_at=made.plan.horizon_at,
+        version=2,
+        start_s=22 * HOUR_S,
+        length_s=6 * HOUR_S,
+        every_days=2,
+        name="late",
+    )
+    made.file(
+        ApplyPolicy(
+            rules=rules(2, limits=made.plan.rules.limits),
+            windows=windows,
+            horizon_at=made.plan.horizon_at,
+            hosts=frozenset(made.plan.hosts),
+            text="fewer nights",
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 2 * HISTORIES))
+def test_a_gift_and_a_policy_give_nobody_more_gpus_at_once_than_the_limit(seed: int) -> None:
+    made = full_day(seed, limits=Limits(gpus_at_once=8))
+    # Nobody converges: all are overdue.
+    made.excused |= {r.id for r in made.live()}
+    give_the_night_and_change_the_policy(made)
+    assert not made.problems, report(made, seed)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 2 * HISTORIES))
+def test_a_start_that_was_promised_anew_after_a_fault_is_kept_like_the_first(seed: int) -> None:
+    made = full_day(seed)
+    told = {
+        key: replace(r, promise_notice=1) if r.outcome is None and r.spans[0].start_at > made.now else r
+        for key, r in made.plan.reservations.items()
+    }
+    made.plan = replace(made.plan, reservations=told)
+    made.excused |= set(told)
+    give_the_night_and_change_the_policy(made)
     assert not made.problems, report(made, seed)
 
 

@@ -141,6 +141,8 @@ class World:
         self.facts: dict[HostId, HostFacts] = {}
         self.vms: dict[tuple[ReservationId, int], Vm] = {}
         self.excused: set[ReservationId] = set()
+        self.stuck: dict[HostId, set[int]] = {}
+        """GPUs on which nothing can be started, for a reason that no fact shows."""
         self.seq = 0
         self.changes: list[tuple[Instant, PlanChange]] = []
         self.problems: list[str] = []
@@ -201,6 +203,29 @@ class World:
                     if partition.gpus & facts.gpus_out_of_plan:
                         self.excused.add(r.id)
 
+        for r in self.live():
+            begun = r.span_at(self.now)
+            if begun is None:
+                continue
+            gpus = self.plan.hosts[begun.host].profile.partition(begun.partition).gpus
+            if gpus & self._stuck(begun.host) or self.is_silent(begun.host):
+                self.excused.add(r.id)
+
+    def _stuck(self, host: HostId) -> set[int]:
+        return self.stuck.get(host, set())
+
+    def is_silent(self, host: HostId) -> bool:
+        return self.host_facts(host).unreachable_since_at is not None
+
+    def fall_silent(self, host: HostId) -> None:
+        """Let a host not answer: its guests run on, nobody sees or does anything there."""
+        facts = self.host_facts(host)
+        if facts.unreachable_since_at is None:
+            self.facts[host] = replace(facts, unreachable_since_at=self.now, problem="no route to host")
+
+    def answer(self, host: HostId) -> None:
+        self.facts[host] = replace(self.host_facts(host), unreachable_since_at=None, problem="")
+
     def live(self) -> list[Reservation]:
         return [r for _, r in sorted(self.plan.reservations.items()) if r.outcome is None]
 
@@ -228,8 +253,11 @@ class World:
         """Bring VMs and facts to `now`; returns whether anything changed."""
         before = (self.plan.version, dict(self.facts))
         for key, vm in sorted(self.vms.items()):
-            self._live_on(key, vm)
+            if not self.is_silent(vm.host):
+                self._live_on(key, vm)
         for host in sorted(self.plan.hosts):
+            if self.is_silent(host):
+                continue
             self._stop_ended(host)
             self._start_wanted(host)
             self._delete_expired(host)
@@ -290,7 +318,7 @@ class World:
             gpus = profile.partition(span.partition).gpus
             is_held = any(vm.host == host and vm.gpus & gpus for vm in self.vms.values())
             is_elsewhere = any(key[0] == r.id for key in self.vms)
-            is_lost = bool(gpus & facts.gpus_out_of_plan)
+            is_lost = bool(gpus & (facts.gpus_out_of_plan | self._stuck(host)))
             start_s = profile.bounds.start_s(len(gpus))
             if is_held or is_elsewhere or is_lost or self.now + start_s > run_end_at(r, span):
                 continue

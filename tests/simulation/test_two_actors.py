@@ -23,6 +23,7 @@ from scheduler.core.plan import Event, Plan, PlanChange
 from scheduler.core.requests import Ask, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from scheduler.store.leases import LeaseClaim
@@ -240,6 +241,7 @@ def other_plan_task(home: InProcess) -> PlanTask:
         clock=home.clock,
         wake=home.wake,
         plans=PlanCache(home.store, home.clock),
+        known_facts=FactsCache(home.store),
         settings=home.settings,
         profiles=home.profile,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from scheduler.core.facts import HostFacts, VmFact
+from scheduler.core.facts import DomainState, HostFacts, VmFact
 from scheduler.core.plan import BookedDisk, BookedSpan, Event, Host, PlanChange, Reservation, Rules
 from scheduler.core.replay import Agenda, VirtualClock
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
@@ -12,6 +12,7 @@ from scheduler.core.spans import DAY_S, HOUR_S, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Layout, Window
 from scheduler.profiles.loading import load_profile
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
 from scheduler.store.store import Store
 from workers.converge import Converge, ConvergeReport
@@ -60,6 +61,7 @@ class Worker:
             self.runner,
             self,
             plans=PlanCache(world.store, world.clock),
+            known_facts=FactsCache(world.store),
             settings=world.settings,
             profile=PROFILE,
             actor=name,
@@ -193,6 +195,14 @@ class World:
             policy_version=1,
         )
         self.commit(PlanChange(windows=(window,)))
+
+    def set_domain_state(self, id_: ReservationId, state: DomainState) -> None:
+        """Put a reservation's domain into a state, as somebody at the host's own console could."""
+        with self.rack._file.writing() as connection:
+            found = connection.execute(
+                "UPDATE domains SET state = ? WHERE name LIKE ?", (state.value, f"{id_}-%")
+            ).rowcount
+        assert found == 1
 
     # Time.
 

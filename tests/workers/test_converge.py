@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.facts import GpuState, VmEnd
+from scheduler.core.facts import DomainState, GpuState, VmEnd
 from scheduler.core.plan import Outcome, PlanChange
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.settings import Settings
 from scheduler.core.spans import HOUR_S, MINUTE_S
-from tests.workers.converge_bench import BEGAN_AT, Worker, World
+from tests.workers.converge_bench import BEGAN_AT, HOST, PROFILE, Worker, World
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
 
 
@@ -353,6 +353,101 @@ def test_an_agent_that_is_silent_is_said_and_the_vm_is_left() -> None:
     assert world.vm(booked).is_agent_silent
     assert world.vm(booked).end is None
     assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.AGENT_SILENT]
+
+
+def test_a_guest_that_is_paused_at_the_end_of_its_time_is_destroyed_after_its_grace_and_its_disk_is_kept() -> None:
+    # It was left as it was, and whoever was promised its GPUs waited behind it for ever.
+    world = World()
+    booked = world.book("r-1", "8g0-7", end_s=HOUR_S)
+    following = world.book("r-2", "8g0-7", start_s=HOUR_S, end_s=4 * HOUR_S)
+    world.run(HOUR_S // 2)
+    world.set_domain_state(booked, DomainState.PAUSED)
+    world.run(HOUR_S - 1)
+    assert world.vm(booked).end is None
+    assert world.rack_log("vm.shutdown_asked") == []
+    world.run(2 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.DESTROYED
+    (destroyed,) = world.events("vm.destroy_asked")
+    assert (destroyed.at, destroyed.is_notice) == (BEGAN_AT + HOUR_S + 300, True)
+    assert [fact.deleted_at for fact in world.facts.disks] == [None, None]
+    assert world.vm(following).running_at is not None
+
+
+def test_a_guest_whose_state_is_not_understood_is_left_and_its_gpus_leave_the_plan_until_it_is_known() -> None:
+    world = World()
+    booked = world.book("r-1", "8g0-7", end_s=HOUR_S)
+    world.run(HOUR_S // 2)
+    world.set_domain_state(booked, DomainState.UNKNOWN)
+    world.run(3 * HOUR_S)
+    world.worker.look_once()
+    assert (world.vm(booked).end, world.rack_log("vm.shutdown_asked")) == (None, [])
+    assert world.facts.gpus_out_of_plan == set(range(8))
+    world.set_domain_state(booked, DomainState.RUNNING)
+    world.run(4 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.STOPPED
+    assert world.facts.gpus_out_of_plan == frozenset()
+
+
+def test_what_is_left_alone_is_told_once_with_its_reservation_and_at_most_once_more_by_the_next_worker() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", end_s=8 * HOUR_S)
+    world.run(HOUR_S)
+    world.set_domain_state(booked, DomainState.PAUSED)
+    for tick in range(20):
+        world.run(HOUR_S + tick)
+    world.run(6 * HOUR_S)
+    (told,) = world.events(ReasonCode.UNKNOWN_STATE)
+    assert (told.reservation, told.is_notice) == (booked, True)
+    assert dict(told.facts)["problem"] == "the domain is paused"
+    world.worker.kill()
+    world.worker.converge.release()
+    following = Worker(world, "worker-2")
+    for _ in range(5):
+        following.look_once()
+    assert len(world.events(ReasonCode.UNKNOWN_STATE)) == 2
+
+
+def test_a_driver_that_refuses_is_told_when_it_begins_and_when_it_is_given_up_and_not_at_each_attempt() -> None:
+    world = World()
+    booked = world.book("r-1", "2g0-1", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN, times=9))
+    world.rack.inject(Fault(kind=FaultKind.FAIL, verb=RackVerb.DESTROY, times=99))
+    world.run(2 * HOUR_S)
+    for tick in range(20):
+        world.run(2 * HOUR_S + tick)
+    (refused,) = world.events("driver.refused")
+    (given_up,) = world.events(ReasonCode.DRIVER_REFUSED)
+    assert (refused.reservation, given_up.reservation, given_up.is_notice) == (booked, booked, True)
+
+
+def test_whoever_waits_for_gpus_of_a_stranger_has_that_in_their_own_record() -> None:
+    world = World()
+    booked = world.book("r-1", "4g0-3", start_s=HOUR_S)
+    world.rack.make_foreign_domain("bench", (2,))
+    world.run(HOUR_S + 600)
+    world.worker.look_once()
+    assert [(e.reservation, e.is_notice) for e in world.events("domain.foreign")] == [(None, True)]
+    (told,) = world.events(ReasonCode.GPU_HELD_BY_FOREIGN)
+    assert (told.reservation, dict(told.facts)["domain"]) == (booked, "bench")
+
+
+def test_a_dead_switch_takes_its_partitions_out_of_the_plan_until_it_is_mended() -> None:
+    world = World()
+    switch = PROFILE.nvswitches[0].address
+    world.rack.inject(Fault(kind=FaultKind.GPU_DIES, at=BEGAN_AT + 60, subject=switch))
+    world.run(HOUR_S)
+    (out,) = world.facts.gpus_out_of_plan
+    assert {p.id for p in PROFILE.partitions if switch in p.share.nvswitches} <= {
+        p.id for p in PROFILE.partitions if out in p.gpus
+    }
+    assert len(world.events("gpu.quarantined")) == 1
+    world.rack.mend_device(switch)
+    host = replace(world.store.load_plan(world.clock.now()).hosts[HOST], mended=((out, world.clock.now()),))
+    world.commit(PlanChange(hosts=(host,)))
+    booked = world.book("r-1", "2g0-1", start_s=HOUR_S)
+    world.run(2 * HOUR_S)
+    assert world.facts.gpus_out_of_plan == frozenset()
+    assert world.vm(booked).running_at is not None
 
 
 def test_a_worker_that_lost_its_lease_begins_no_further_step_and_the_next_one_starts_anew() -> None:

@@ -178,10 +178,14 @@ def look(
     unreadable: Iterable[int] = (),
     missing: Iterable[int] = (),
     disks: tuple[ObservedDisk, ...] = (),
+    dead: Iterable[str] = (),
+    gone: Iterable[str] = (),
+    unclean: Iterable[str] = (),
 ) -> ObservedHost:
-    """Look at a host whose devices are all well but for those named."""
-    broken = {PROFILE.gpu(gpu).address for gpu in unreadable}
-    absent = {PROFILE.gpu(gpu).address for gpu in missing}
+    """Look at a host whose devices are all well but for those named: GPUs by index, any by address."""
+    broken = {*(PROFILE.gpu(gpu).address for gpu in unreadable), *dead}
+    absent = {*(PROFILE.gpu(gpu).address for gpu in missing), *gone}
+    unreset = frozenset(unclean)
     holder = {address: d.uuid for d in domains if d.state is not DomainState.OFF for address in d.devices}
     addresses = sorted({address for p in PROFILE.partitions for address in PROFILE.devices(p)} - absent)
 
@@ -194,7 +198,7 @@ def look(
             held_by=holder.get(address),
             checks=(
                 check("config_readable", CheckResult.FAILED if address in broken else CheckResult.PASSED),
-                check("reset_done", CheckResult.FAILED if address in holder else reset),
+                check("reset_done", CheckResult.FAILED if address in holder or address in unreset else reset),
             ),
         )
         for address in addresses

@@ -135,12 +135,44 @@ def test_a_vm_that_cannot_be_destroyed_is_reported_as_long_as_it_is_there() -> N
 
 
 @pytest.mark.parametrize("state", [DomainState.PAUSED, DomainState.UNKNOWN])
-def test_a_state_that_is_not_understood_starts_no_stop_and_ends_none_that_is_due(state: DomainState) -> None:
-    left = compare(facts(vm()), look(domain(state=state)), OVER)
-    assert (left.actions, codes(left)) == ((), [ReasonCode.UNKNOWN_STATE])
-    assert compare(stopping(shutdown()), look(domain(state=state)), OVER, 300).actions == (DESTROY,)
+def test_a_vm_in_its_span_that_is_paused_or_not_understood_is_left_alone_and_said(state: DomainState) -> None:
     wanted = compare(facts(vm()), look(domain(state=state)), WANTED)
     assert (wanted.actions, codes(wanted)) == ((), [ReasonCode.UNKNOWN_STATE])
+
+
+def test_a_domain_that_is_shown_paused_while_it_starts_is_nothing_odd() -> None:
+    starting = facts(vm(is_running=False), asked=(asked(Verb.START, UUID1, until_s=180),))
+    assert compare(starting, look(domain(state=DomainState.PAUSED, is_busy=True)), WANTED, 10).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "at_s", "expected"),
+    [
+        (facts(vm()), 0, (replace(ASK, is_paused=True),)),
+        # It cannot answer its agent either; it may be let go on until its grace is over.
+        (stopping(shutdown()), 150, ()),
+        (stopping(shutdown()), 299, ()),
+        (stopping(shutdown()), 300, (DESTROY,)),
+    ],
+)
+def test_a_guest_that_is_paused_when_its_time_is_over_goes_down_the_ladder_like_a_deaf_one(
+    known: HostFacts, at_s: int, expected: tuple[Action, ...]
+) -> None:
+    # Left as it is, it held its GPUs for ever, and whoever was promised them waited behind it.
+    assert compare(known, look(domain(state=DomainState.PAUSED)), OVER, at_s).actions == expected
+
+
+@pytest.mark.parametrize("known", [facts(vm()), stopping(shutdown()), stopping(shutdown(), destroy(detail="failed"))])
+def test_a_state_that_is_not_understood_is_left_whatever_was_asked_before_it_came(known: HostFacts) -> None:
+    todo = compare(known, look(domain(state=DomainState.UNKNOWN)), OVER, 900)
+    assert (todo.actions, codes(todo)) == ((), [ReasonCode.UNKNOWN_STATE])
+
+
+def test_that_a_paused_guest_is_asked_is_told_with_what_comes_of_it() -> None:
+    todo = compare(facts(vm()), look(domain(state=DomainState.PAUSED)), OVER)
+    _, (told,) = write_asks(facts(vm()), todo.actions, T, profile=PROFILE, settings=SETTINGS)
+    assert (told.kind, told.reservation, told.is_notice) == ("vm.stop_asked", R1, True)
+    assert "its disk is kept" in str(dict(told.facts)["problem"])
 
 
 def test_a_domain_with_an_operation_under_way_is_waited_for_and_not_for_ever() -> None:
@@ -264,6 +296,14 @@ def test_switches_and_adapters_that_a_vm_had_are_reset_with_its_gpus() -> None:
     todo = compare(facts(), look(reset=CheckResult.FAILED), OVER)
     assert {action.gpu for action in only(todo, ResetGpu)} == {None}
     assert len(only(todo, ResetGpu)) == len(PROFILE.nvswitches) + len(PROFILE.hcas)
+
+
+def test_a_switch_that_no_reset_helps_is_reported_and_not_reset_for_ever() -> None:
+    spent = asked(Verb.RESET, PROFILE.nvswitches[0].address, until_s=120, attempt=4)
+    addresses = [*(d.address for d in PROFILE.nvswitches[1:]), *(d.address for d in PROFILE.hcas)]
+    others = [asked(Verb.RESET, address, until_s=9999) for address in addresses]
+    todo = compare(facts(asked=(spent, *others)), look(reset=CheckResult.FAILED), OVER, 120)
+    assert (todo.actions, codes(todo)) == ((), [ReasonCode.DRIVER_REFUSED])
 
 
 # Starts.
@@ -442,6 +482,14 @@ def test_only_a_disk_of_ours_that_nobody_holds_is_deleted(
 ) -> None:
     todo = compare(facts(), look(disks=(disk,)), EXPIRED, DAY_S, in_flight)
     assert bool(only(todo, DeleteDisk)) is is_deleted
+
+
+def test_a_disk_that_cannot_be_deleted_is_reported_as_long_as_that_is_so() -> None:
+    refused = asked(Verb.DELETE_DISK, "d-r-1", at_s=DAY_S, until_s=2 * DAY_S, detail="busy")
+    for after_s in (0, 29, 30):
+        assert codes(compare(facts(asked=(refused,)), look(disks=(DISK,)), EXPIRED, DAY_S + after_s)) == [
+            ReasonCode.DRIVER_REFUSED
+        ]
 
 
 def test_a_disk_that_cannot_be_deleted_is_tried_again_ever_more_seldom() -> None:

@@ -18,11 +18,5 @@ def test_spans_that_touch_do_not_overlap() -> None:
     assert not Span(start_at=0, end_at=5).covers(5)
 
 
-def test_spans_that_touch_or_overlap_are_joined_and_others_are_not() -> None:
-    spans = [Span(start_at=a, end_at=b) for a, b in ((0, 5), (5, 6), (5, 9), (6, 7), (10, 11))]
-    assert [(s.start_at, s.end_at) for s in join_adjacent(spans)] == [(0, 9), (10, 11)]
-    assert list(join_adjacent([])) == []
-
-
 def test_an_instant_is_written_in_utc() -> None:
     assert utc_text(1_772_409_600) == "2026-03-02 00:00:00Z"

@@ -266,9 +266,18 @@ def test_the_state_of_a_gpu_follows_from_what_it_was_and_what_is_shown(
     assert {f.gpu: f.state for f in after.gpus}[0] is state
 
 
-def test_an_unverified_reset_is_shown_as_such() -> None:
+def test_an_unverified_reset_is_shown_and_told_as_such_and_never_as_passed() -> None:
     before = facts(gpus=gpu(GpuState.DIRTY), asked=(RESET,))
-    assert "cannot be told" in see(before, look(reset=CheckResult.UNVERIFIED), PLAN, 125).facts.gpus[0].problem
+    seen = see(before, look(reset=CheckResult.UNVERIFIED), PLAN, 125)
+    assert "cannot be told" in seen.facts.gpus[0].problem
+    assert kinds(seen) == ["gpu.reset_unverified"]
+    assert seen.measurements == ()
+
+
+def test_that_an_agent_falls_silent_is_told_its_owner_once() -> None:
+    silent = see(facts(vm()), look(domain(is_guest_up=None)), PLAN, 100)
+    assert ("vm.agent_silent", R1, True) in [(e.kind, e.reservation, e.is_notice) for e in silent.events]
+    assert see(silent.facts, look(domain(is_guest_up=None)), PLAN, 200).events == ()
 
 
 def test_a_mended_gpu_is_checked_before_it_is_taken_back_and_only_once_for_each_mending() -> None:
@@ -280,6 +289,101 @@ def test_a_mended_gpu_is_checked_before_it_is_taken_back_and_only_once_for_each_
     assert still_broken.gpus[0].state is GpuState.QUARANTINED
     again = facts(gpus=gpu(GpuState.QUARANTINED, since_s=60))
     assert see(again, look(), known, 70).facts.gpus[0].state is GpuState.QUARANTINED
+
+
+SWITCH = PROFILE.nvswitches[0].address
+"""Of 2g0-1, 4g0-3, 8g0-7 and 16g0-15."""
+HCA = PROFILE.hcas[2].address
+"""Of 2g4-5 and the blocks around it."""
+
+
+def usable(known: HostFacts, size: int) -> set[str]:
+    return {p.id for p in PROFILE.partitions_of_size(size) if not p.gpus & known.gpus_out_of_plan}
+
+
+@pytest.mark.parametrize("dead", [{"dead": [SWITCH]}, {"gone": [SWITCH]}])
+def test_a_dead_switch_takes_every_partition_that_needs_it_out_of_the_plan_and_few_others(
+    dead: dict[str, list[str]],
+) -> None:
+    # Nothing was quarantined for it: the plan kept booking 2g0-1, and no start there could ever begin.
+    seen = see(facts(), look(**dead), PLAN, 10)  # type: ignore[arg-type]
+    assert usable(seen.facts, 2) == {p.id for p in PROFILE.partitions_of_size(2)} - {"2g0-1"}
+    assert usable(seen.facts, 4) == {"4g4-7", "4g8-11", "4g12-15"}
+    assert usable(seen.facts, 8) == {"8g8-15"}
+    assert usable(seen.facts, 16) == set()
+    assert len(usable(seen.facts, 1)) == 15
+    (told,) = [event for event in seen.events if event.kind == "gpu.quarantined"]
+    assert told.is_notice
+    assert f"NVSwitch {SWITCH}" in str(dict(told.facts)["problem"])
+
+
+def test_a_dead_adapter_takes_the_partitions_that_need_it_out_of_the_plan() -> None:
+    seen = see(facts(), look(dead=[HCA]), PLAN, 10)
+    assert "2g4-5" not in usable(seen.facts, 2)
+    assert len(usable(seen.facts, 2)) == 7
+    assert f"adapter {HCA} cannot be read" in seen.facts.gpus[0].problem
+
+
+def test_a_guest_that_does_without_the_dead_switch_keeps_its_gpu_if_another_one_can_stand_in() -> None:
+    known = facts(vm(partition="1g0"))
+    seen = see(known, look(domain(partition="1g0"), dead=[SWITCH]), PLAN, 10)
+    assert seen.facts.gpus_out_of_plan == {1}
+    # It stays the one, also when the guest has gone.
+    gone = see(replace(seen.facts, vms=()), look(dead=[SWITCH]), PLAN, 20)
+    assert gone.facts.gpus_out_of_plan == {1}
+
+
+def test_devices_that_die_one_after_the_other_are_all_named_and_share_a_gpu_that_stands_in() -> None:
+    first = see(facts(), look(dead=[SWITCH]), PLAN, 10).facts
+    both = see(first, look(dead=[SWITCH], gone=[PROFILE.hcas[0].address]), PLAN, 20)
+    assert both.facts.gpus_out_of_plan == first.gpus_out_of_plan
+    (fact,) = [f for f in both.facts.gpus if f.gpu in both.facts.gpus_out_of_plan]
+    assert SWITCH in fact.problem
+    assert PROFILE.hcas[0].address in fact.problem
+    assert kinds(both) == ["gpu.quarantined"]
+    again = see(both.facts, look(dead=[SWITCH], gone=[PROFILE.hcas[0].address]), PLAN, 30)
+    assert again.facts is both.facts
+
+
+def test_a_mended_switch_comes_back_when_an_admin_says_so_and_it_can_be_read() -> None:
+    before = see(facts(), look(dead=[SWITCH]), PLAN, 10).facts
+    (out,) = before.gpus_out_of_plan
+    known = replace(PLAN, hosts={HOST: replace(PLAN.hosts[HOST], mended=((out, T + 50),))})
+    assert see(before, look(), PLAN, 60).facts.gpus_out_of_plan == {out}
+    assert see(before, look(dead=[SWITCH]), known, 60).facts is before
+    assert see(before, look(), known, 60).facts.gpus[0].state is GpuState.DIRTY
+
+
+def test_a_switch_that_is_never_clean_leaves_the_plan_after_its_resets_and_mended_resets_it_anew() -> None:
+    def after(attempt: int, at_s: int) -> HostFacts:
+        ask = asked(Verb.RESET, SWITCH, until_s=120, attempt=attempt)
+        return see(facts(asked=(ask,)), look(unclean=[SWITCH]), PLAN, at_s).facts
+
+    assert after(3, 120).gpus_out_of_plan == frozenset()
+    assert after(4, 119).gpus_out_of_plan == frozenset()
+    given_up = after(4, 120)
+    (out,) = given_up.gpus_out_of_plan
+    assert "was not clean after 4 resets" in given_up.gpus[0].problem
+    assert see(given_up, look(unclean=[SWITCH]), PLAN, 500).facts is given_up
+    known = replace(PLAN, hosts={HOST: replace(PLAN.hosts[HOST], mended=((out, T + 600),))})
+    mended = see(given_up, look(unclean=[SWITCH]), known, 600).facts
+    assert (mended.asked, mended.gpus[0].state) == ((), GpuState.DIRTY)
+
+
+def test_a_guest_that_goes_down_with_a_device_that_is_off_the_bus_did_not_crash_by_itself() -> None:
+    lost = see(facts(vm()), look(off(OffReason.CRASHED), gone=[SWITCH]), PLAN, 10)
+    assert lost.facts.vms[0].end is VmEnd.GPU_LOST
+
+
+def test_gpus_of_a_start_whose_state_is_not_understood_leave_the_plan_until_it_is_known_again() -> None:
+    unknown = look(domain(state=DomainState.UNKNOWN))
+    seen = see(facts(vm()), unknown, PLAN, 10)
+    assert seen.facts.gpus_out_of_plan == {0, 1}
+    assert {f.state for f in seen.facts.gpus} == {GpuState.UNCLEAR}
+    assert see(seen.facts, unknown, PLAN, 20).facts is seen.facts
+    back = see(seen.facts, look(domain()), PLAN, 30)
+    assert back.facts.gpus_out_of_plan == frozenset()
+    assert back.facts.vms[0].end is None
 
 
 def test_a_look_without_any_devices_quarantines_nothing_and_says_so() -> None:

@@ -31,6 +31,7 @@ from scheduler.core.spans import DAY_S, HOUR_S
 from scheduler.core.topology import HostProfile
 from scheduler.core.windows import WindowState
 from scheduler.profiles.loading import load_profile
+from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.quote import quote_ask
@@ -92,6 +93,7 @@ class Office:
             clock=self.clock,
             wake=Nobody(),
             plans=PlanCache(self.store, self.clock),
+            known_facts=FactsCache(self.store),
             settings=SETTINGS,
             profiles=lambda _: PROFILE,
         )
