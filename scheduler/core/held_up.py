@@ -7,7 +7,7 @@ another place if there is one, and if that is later than its promise, `break_pro
 from collections.abc import Callable
 from dataclasses import replace
 
-from scheduler.core.booking import Place, Reach, break_promise, end, keeps_promise, movable, rebook
+from scheduler.core.booking import Place, Reach, break_promise, end, has_started, keeps_promise, movable, rebook
 from scheduler.core.draft import Draft
 from scheduler.core.facts import GpuState, VmEnd, VmFact
 from scheduler.core.owed import Vms, is_start_of_now, latest_start, owed_s
@@ -163,6 +163,9 @@ def places_tried(draft: Draft, reservation: Reservation, vms: Vms) -> frozenset[
 def _move_lost(draft: Draft, reservation: Reservation) -> None:
     """Book elsewhere what lies on lost GPUs; when no place keeps the promise, take the earliest and say so."""
     lost = next(span for span in movable(draft, reservation) if draft.is_lost(span))
+    if not _has_sound_place(draft, reservation):
+        # Nothing that is moved makes a place: this is asked at every step until a GPU is mended.
+        return
     is_moved = (
         rebook(draft, reservation, accept=keeps_promise(draft, reservation))
         or replan(draft, stuck=reservation.id) is None
@@ -171,6 +174,17 @@ def _move_lost(draft: Draft, reservation: Reservation) -> None:
     if is_moved:
         draft.note("reservation.moved", reservation, off=lost.partition, host=lost.host)
         tell_if_broken(draft, reservation, _lost_text(draft, lost))
+
+
+def _has_sound_place(draft: Draft, reservation: Reservation) -> bool:
+    """Whether there is any partition at all that a reservation could be moved to, free or not."""
+    disk = draft.disks.get(reservation.disk) if reservation.disk and has_started(reservation) else None
+    return any(
+        not partition.mask & draft.mask_out(host.id)
+        for host in draft.hosts.values()
+        if disk is None or host.storage == disk.storage
+        for partition in host.profile.partitions_of_size(reservation.request.gpus)
+    )
 
 
 def _leave_silent(draft: Draft, reservation: Reservation) -> None:

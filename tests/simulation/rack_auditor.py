@@ -294,17 +294,20 @@ def _started_late(history: History, told: Told, holds: list[Hold]) -> Iterator[s
         if at <= seen_at:
             start_by_at = min(start_by_at, promise.start_by_at)
     late_s = NOTICE_S + _unwatched_s(history.unwatched, set(history.logs), start_by_at, FOREVER)
+    is_told = False
     for at, promise in told.raised:
         if at > start_by_at + late_s:
             break
         if _is_given_up(told, at, promise):
             return
+        is_told = True
         start_by_at = max(start_by_at, promise.start_by_at)
         late_s = NOTICE_S + _unwatched_s(history.unwatched, set(history.logs), start_by_at, FOREVER)
     if history.has_faults and any(hold.running_at is not None and not hold.up for hold in holds):
         # A guest whose agent is silent is not heard of when it is up.
         start_by_at += SILENT_BOOT_S
-    if seen_at > start_by_at + (late_s if up_at is None or history.has_faults else 0):
+    # A cause is told once: as long as it lasts, the promise that it broke is not put off again and again.
+    if not is_told and seen_at > start_by_at + (late_s if up_at is None or history.has_faults else 0):
         what = f"was up at {up_at}" if up_at is not None else f"was not up until {seen_at}"
         yield f"{told.id}: promised to start by {start_by_at}, {what}"
     elif up_at is None and not told.was_given_up and told.outcome is not None and not _is_excused(history, told, holds):
