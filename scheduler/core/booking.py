@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from scheduler.core.admission import check_gpus_at_once
 from scheduler.core.draft import Draft
+from scheduler.core.outages import outages
 from scheduler.core.placing import Want, place
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -57,7 +58,7 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         want = replace(want, may_use_silent=True)
         firm = place(draft, want)
     if firm is None:
-        return None, (_why_not(draft, request, want),)
+        return None, _why_not(draft, request, want)
     promise = _promise(draft, request, firm)
     if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
         wanted_at, earliest_at = request.start_by_at, promise.start_by_at
@@ -131,28 +132,22 @@ def _is_scratch(draft: Draft, request: Request) -> bool:
     return queue is not None and queue.is_scratch
 
 
-def _why_not(draft: Draft, request: Request, want: Want) -> Reason:
+def _why_not(draft: Draft, request: Request, want: Want) -> tuple[Reason, ...]:
+    """Say why a request has no place: another time, a smaller disk, a fault, or never."""
     if request.start_by_at is not None:
         soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
         if soonest is not None:
-            return reason(
-                ReasonCode.NOT_AT_THAT_TIME,
-                wanted_at=request.start_by_at,
-                earliest_at=_promise(draft, replace(request, start_by_at=None), soonest).start_by_at,
-            )
+            earliest_at = _promise(draft, replace(request, start_by_at=None), soonest).start_by_at
+            return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
     if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
-        return reason(
-            ReasonCode.NEVER_FITS,
-            gpus=request.gpus,
-            run_s=request.run_s,
-            queue=request.queue,
-            horizon_at=draft.horizon_at,
-            remedy=f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk",
-        )
-    remedy = "ask for fewer GPUs or a shorter time"
-    if request.at_boundary is not AtBoundary.PARK:
-        remedy += ", or let it be parked at boundaries"
-    return reason(
+        remedy = f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk"
+        missing: tuple[Reason, ...] = ()
+    else:
+        remedy = "ask for fewer GPUs or a shorter time"
+        if request.at_boundary is not AtBoundary.PARK:
+            remedy += ", or let it be parked at boundaries"
+        missing = outages(draft.hosts.values(), draft.facts)
+    never = reason(
         ReasonCode.NEVER_FITS,
         gpus=request.gpus,
         run_s=request.run_s,
@@ -160,6 +155,7 @@ def _why_not(draft: Draft, request: Request, want: Want) -> Reason:
         horizon_at=draft.horizon_at,
         remedy=remedy,
     )
+    return never, *missing
 
 
 def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:

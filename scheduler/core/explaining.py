@@ -11,6 +11,7 @@ from scheduler.core.booking import admit, has_started, without_disk
 from scheduler.core.bounds import Estimates, lead_s, longest_grace_s
 from scheduler.core.draft import Draft
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
+from scheduler.core.outages import outages
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import BookedSpan, Plan, Reservation
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -102,25 +103,8 @@ def _pool_is_full(
     ]
 
 
-def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation) -> list[Reason]:
-    found = []
-    for host_id, host in sorted(facts.items()):
-        if host.unreachable_since_at is not None:
-            since_at = host.unreachable_since_at
-            found.append(reason(ReasonCode.HOST_UNREACHABLE, host=host_id, since_at=since_at, problem=host.problem))
-        for gpu in host.gpus:
-            if gpu.gpu in host.gpus_out_of_plan:
-                found.append(
-                    reason(
-                        ReasonCode.GPU_QUARANTINED,
-                        host=host_id,
-                        gpu=gpu.gpu,
-                        since_at=gpu.since_at,
-                        problem=gpu.problem,
-                    )
-                )
-    found += [reason(ReasonCode.HOST_DRAINED, host=h.id) for _, h in sorted(plan.hosts.items()) if h.is_drained]
-    return found or [
+def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation) -> tuple[Reason, ...]:
+    return outages(plan.hosts.values(), facts) or (
         reason(
             ReasonCode.NEVER_FITS,
             gpus=reservation.request.gpus,
@@ -128,8 +112,8 @@ def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reserv
             queue=reservation.request.queue,
             horizon_at=plan.horizon_at,
             remedy="it is placed as soon as there is room; cancel it and ask for less to start sooner",
-        )
-    ]
+        ),
+    )
 
 
 def _hand_over(

@@ -171,6 +171,17 @@ def test_a_guest_that_runs_waits_for_nothing() -> None:
     assert desk.why(running, BEGAN_AT + 90) == {}
 
 
+def test_a_no_because_of_a_fault_names_the_fault() -> None:
+    desk = Desk()
+    lost = GpuFact(gpu=3, state=GpuState.QUARANTINED, since_at=BEGAN_AT, problem="reads all ones")
+    desk.facts = {HOST: HostFacts(host=HOST, gpus=(lost,))}
+    ask = Ask(owner="ada", queue="hpc", gpus=16, run_s=2 * HOUR_S)
+    told = quote(desk.plan, desk.facts, ask, BEGAN_AT, SETTINGS)
+    assert told.promise is None
+    assert [r.code for r in told.reasons] == [ReasonCode.NEVER_FITS, ReasonCode.GPU_QUARANTINED]
+    assert told.reasons[1].fact("gpu") == 3
+
+
 def test_a_quote_is_the_promise_that_a_submit_gets() -> None:
     desk = Desk()
     ask = Ask(owner="ada", queue="interactive", gpus=8, run_s=20 * HOUR_S)
