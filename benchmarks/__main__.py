@@ -20,7 +20,7 @@ from rich.table import Table
 from cli.in_process import HostSetup, InProcess
 from cli.simulation import load_checked_policy
 from scheduler.core.intents import FiledIntent, Submit
-from scheduler.core.planning import step
+from scheduler.core.planner.step import step
 from scheduler.core.requests import Ask, HostId, Role
 from scheduler.core.spans import HOUR_S
 

@@ -3,8 +3,8 @@
 Pure. Must not hold driver calls, nor the writing of what is returned here (`converge`).
 """
 
-from scheduler.core.asked import ANSWERED, answered, asked_of
-from scheduler.core.asking import quarantined
+from scheduler.core.converging.asked import ANSWERED, answered, asked_of
+from scheduler.core.converging.asking import quarantined
 from scheduler.core.errors import LeaseLost, NightshiftError
 from scheduler.core.facts import HostFacts, Verb
 from scheduler.core.plan import Event, event

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from uuid import UUID
 
-from scheduler.core.actions import DeleteDisk, DestroyVm, InFlight, StartVm
+from scheduler.core.converging.actions import DeleteDisk, DestroyVm, InFlight, StartVm
+from scheduler.core.converging.witness_shared import problem_of, stand_ins
 from scheduler.core.errors import LeaseLost
 from scheduler.core.facts import CheckResult, ObservedDevice, Verb, VmFact
 from scheduler.core.requests import DiskId, ReservationId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile, mask_of
-from scheduler.core.witness_shared import problem_of, stand_ins
 from scheduler.service.ports import Clock
 from workers.ports import DomainSpec, DriverError, Drivers, NoSuchDomain
 

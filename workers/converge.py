@@ -12,21 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from scheduler.core.actions import Action, Diff, Finding, StartVm
-from scheduler.core.asked import forget_closed, in_order
-from scheduler.core.asking import ask_key, write_asks
-from scheduler.core.desired import desired_host
-from scheduler.core.diff import diff
+from scheduler.core.converging.actions import Action, Diff, Finding, StartVm
+from scheduler.core.converging.asked import forget_closed, in_order
+from scheduler.core.converging.asking import ask_key, write_asks
+from scheduler.core.converging.desired import desired_host
+from scheduler.core.converging.diff import diff
+from scheduler.core.converging.due import next_due_at
+from scheduler.core.converging.witness import witness
 from scheduler.core.errors import LeaseLost, NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts, Measurement, ObservedHost
-from scheduler.core.host_due import next_due_at
 from scheduler.core.plan import Event, Plan, PlanChange, event, pinned
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
-from scheduler.core.witness import witness
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.ports import Clock, Wake

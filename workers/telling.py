@@ -2,13 +2,13 @@
 
 What was told is remembered by this process only, so a worker that begins anew tells it at most once more. Findings that
 have an event of their own, told by the look from what is remembered of the host, are not told a second time.
-Must not hold: rules about what is found (`scheduler.core.diff`).
+Must not hold: rules about what is found (`scheduler.core.converging.diff`).
 """
 
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from scheduler.core.actions import Finding
+from scheduler.core.converging.actions import Finding
 from scheduler.core.plan import Event
 from scheduler.core.reasons import Fact, ReasonCode
 from scheduler.core.requests import HostId, ReservationId

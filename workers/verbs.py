@@ -5,7 +5,7 @@ An asking verb's failure is an answer like any other, and never stops the next a
 
 from typing import assert_never
 
-from scheduler.core.actions import (
+from scheduler.core.converging.actions import (
     AskShutdown,
     DeleteDisk,
     DestroyVm,
@@ -14,8 +14,8 @@ from scheduler.core.actions import (
     StartVm,
     WarnGuest,
 )
-from scheduler.core.asked import ANSWERED
-from scheduler.core.asking import ask_key, new_start
+from scheduler.core.converging.asked import ANSWERED
+from scheduler.core.converging.asking import ask_key, new_start
 from scheduler.core.errors import NightshiftError
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant, utc_text

@@ -10,8 +10,8 @@ from scheduler.core.errors import NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts
 from scheduler.core.intents import FiledIntent
 from scheduler.core.plan import Decided, Plan, PlanChange, event
-from scheduler.core.plan_due import next_plan_due_at
-from scheduler.core.planning import step
+from scheduler.core.planner.due import next_plan_due_at
+from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings

@@ -1,7 +1,7 @@
 """Quote: what would be promised, and what is likely, if this were asked for now. Reads only; books nothing."""
 
 from scheduler.core.bounds import Estimates, percentile
-from scheduler.core.explaining import Quote, quote
+from scheduler.core.planner.explaining import Quote, quote
 from scheduler.core.requests import Ask
 from scheduler.core.settings import Settings
 from scheduler.service.plan_cache import PlanCache

@@ -1,7 +1,7 @@
 """Why: what keeps a reservation from running now, as reasons. Reads only."""
 
 from scheduler.core.errors import NightshiftError
-from scheduler.core.explaining import why
+from scheduler.core.planner.explaining import why
 from scheduler.core.reasons import Reason
 from scheduler.core.requests import ReservationId
 from scheduler.core.settings import Settings

@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from scheduler.core.draft import Draft
 from scheduler.core.facts import GpuFact, GpuState, HostFacts
-from scheduler.core.placing import Want, place
 from scheduler.core.plan import BookedSpan, Host, Plan, Reservation
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.placing import Want, place
 from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import MINUTE_S

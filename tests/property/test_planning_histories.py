@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.explaining import quote, why
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import (
     ApplyPolicy,
@@ -23,6 +22,7 @@ from scheduler.core.intents import (
 )
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Limits
+from scheduler.core.planner.explaining import quote, why
 from scheduler.core.reasons import sentence
 from scheduler.core.requests import Ask, AtBoundary
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 
-from scheduler.core.desired import Standing, desired_host, run_end_at, standing_of
+from scheduler.core.converging.desired import Standing, desired_host, run_end_at, standing_of
 from scheduler.core.facts import DiskFact, GpuFact, GpuState, HostFacts, VmEnd, VmFact
 from scheduler.core.intents import AddHost, ApplyPolicy, FiledIntent, Intent, Materialise
 from scheduler.core.plan import Limits, Plan, PlanChange, Queue, Reservation, Rules, apply, pinned
-from scheduler.core.plan_due import next_plan_due_at
-from scheduler.core.planning import step
+from scheduler.core.planner.due import next_plan_due_at
+from scheduler.core.planner.step import step
 from scheduler.core.requests import AtBoundary, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant

@@ -15,12 +15,12 @@ from traceback import format_exception
 
 from cli.in_process import HostSetup, InProcess
 from policies.format import LoadedPolicy
-from scheduler.core.asked import forget_closed, in_order
-from scheduler.core.explaining import quote, why
+from scheduler.core.converging.asked import forget_closed, in_order
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import Cancel, Drain, Extend, FiledIntent, Mend, Restart, Stop, Submit, Undrain
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Decided, Plan, PlanChange, Reservation, apply
+from scheduler.core.planner.explaining import quote, why
 from scheduler.core.reasons import sentence
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant

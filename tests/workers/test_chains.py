@@ -6,7 +6,7 @@ import pytest
 
 from scheduler.core.facts import ObservedHost, Verb, domain_uuid
 from scheduler.core.topology import PartitionId
-from tests.scheduler.core.acting_values import PROFILE, R1, look
+from tests.scheduler.core.converging.acting_values import PROFILE, R1, look
 from workers.chains import HandOverFailed, Ticket, check_hand_over
 from workers.ports import DomainSpec, Drivers
 

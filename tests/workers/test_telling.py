@@ -1,6 +1,6 @@
 """What is found is told when it is new, and what comes back soon is not new."""
 
-from scheduler.core.actions import Finding
+from scheduler.core.converging.actions import Finding
 from scheduler.core.plan import event
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId, ReservationId

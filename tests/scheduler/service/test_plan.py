@@ -7,7 +7,6 @@ import pytest
 
 from policies.loading import load_policy
 from policies.ticker import apply_intent
-from scheduler.core.explaining import QUOTED
 from scheduler.core.intents import (
     AddHost,
     ApplyPolicy,
@@ -23,6 +22,7 @@ from scheduler.core.intents import (
     reservation_id,
 )
 from scheduler.core.plan import Decided
+from scheduler.core.planner.explaining import QUOTED
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.replay import VirtualClock
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role

@@ -1,0 +1,419 @@
+"""Booking: what a planning step does to one reservation, and to those that it makes room for.
+
+Every change here keeps every promise: a booking moves only to where its promise still holds, or not at all. The one
+function that may raise a promise is `break_promise`, for a fault or an admin's override; it writes the notice with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+
+from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.outages import outages
+from scheduler.core.planner.placing import Want, place
+from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.spans import Instant
+from scheduler.core.topology import PartitionId
+
+Place = tuple[HostId, PartitionId]
+
+MOST_GPUS = 1 << 31
+"""More GPUs than anybody can have: there is no limit."""
+
+MOST_LIMIT_WAITS = 64
+"""How many ends of an owner's other bookings are tried before a placement within its limit gives up."""
+
+
+class Reach(StrEnum):
+    """On which hosts a booking may be placed."""
+
+    ANSWERING = "answering"
+    ANSWERING_FIRST = "answering_first"
+    """On one that does not answer only if no other can take it, or it is booked on such a one already."""
+    ALL = "all"
+
+
+def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
+    """Keep the record of a request that was not admitted."""
+    draft.put(
+        Reservation(
+            request=request, promise=None, outcome=Outcome.REFUSED, ended_at=draft.now, is_closed=True, reasons=reasons
+        )
+    )
+
+
+def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Reason, ...]]:
+    """Book a request at its earliest place and promise what that place can keep; or say why not.
+
+    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it.
+    """
+    want = _want(draft, request, run_s=request.run_s, with_gifts=False)
+    if request.continues is not None:
+        want = _with_kept_disk(want, draft.disks[_kept_disk(draft, request.continues)])
+    firm = place(draft, want)
+    if firm is None and draft.silent_hosts:
+        want = replace(want, may_use_silent=True)
+        firm = place(draft, want)
+    if firm is None:
+        return None, _why_not(draft, request, want)
+    promise = _promise(draft, request, firm)
+    if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
+        wanted_at, earliest_at = request.start_by_at, promise.start_by_at
+        return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
+    spans = firm
+    if any(window.gift_from_at is not None for window in draft.windows.values()):
+        gifted = place(draft, replace(want, with_gifts=True))
+        if gifted is not None and _keeps(draft, request, promise, gifted):
+            spans = gifted
+    over = check_gpus_at_once(draft, request, spans)
+    if over:
+        return None, over
+    disk = _book_disk(draft, request, spans)
+    reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
+    draft.put(reservation)
+    draft.note(
+        "reservation.promised",
+        reservation,
+        is_notice=True,
+        start_by_at=promise.start_by_at,
+        end_by_at=promise.end_by_at,
+        booked_at=spans[0].start_at,
+    )
+    return reservation, ()
+
+
+def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:
+    """Return the disk that an earlier reservation left; the earlier one is known only until it is closed."""
+    disk = draft.reservations[continued].disk
+    assert disk is not None
+    return disk
+
+
+def _with_kept_disk(want: Want, disk: BookedDisk) -> Want:
+    """Say of a want that it has a disk already."""
+    return replace(want, storage=disk.storage, disk_gib=0, kept_disk=disk)
+
+
+def without_disk(draft: Draft, request: Request) -> tuple[BookedSpan, ...] | None:
+    """Return where a request could be booked if its disk took no room; for asking what it waits for."""
+    return place(draft, replace(_want(draft, request, run_s=request.run_s, with_gifts=True), disk_gib=0))
+
+
+def _want(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
+    from_at = max(draft.now, request.not_before_at or 0)
+    only_at = request.start_by_at is not None and request.start_by_at == request.not_before_at
+    if only_at:
+        assert request.start_by_at is not None
+        from_at = request.start_by_at - _shortest_lead_s(draft, request.gpus)
+    return Want(
+        gpus=request.gpus,
+        queue=request.queue,
+        at_boundary=request.at_boundary,
+        run_s=run_s,
+        from_at=from_at,
+        only_at=only_at,
+        with_gifts=with_gifts,
+        disk_gib=request.disk_gib,
+        is_scratch=_is_scratch(draft, request),
+    )
+
+
+def _shortest_lead_s(draft: Draft, gpus: int) -> int:
+    return min(
+        (draft.lead_s(host.profile, gpus) for host in draft.hosts.values() if gpus in host.profile.sizes), default=0
+    )
+
+
+def _is_scratch(draft: Draft, request: Request) -> bool:
+    queue = draft.rules.queue(request.queue) if draft.rules else None
+    return queue is not None and queue.is_scratch
+
+
+def _why_not(draft: Draft, request: Request, want: Want) -> tuple[Reason, ...]:
+    """Say why a request has no place: another time, a smaller disk, a fault, or never."""
+    if request.start_by_at is not None:
+        soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
+        if soonest is not None:
+            earliest_at = _promise(draft, replace(request, start_by_at=None), soonest).start_by_at
+            return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
+    if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
+        remedy = f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk"
+        missing: tuple[Reason, ...] = ()
+    else:
+        remedy = "ask for fewer GPUs or a shorter time"
+        if request.at_boundary is not AtBoundary.PARK:
+            remedy += ", or let it be parked at boundaries"
+        missing = outages(draft.hosts.values(), draft.facts)
+    never = reason(
+        ReasonCode.NEVER_FITS,
+        gpus=request.gpus,
+        run_s=request.run_s,
+        queue=request.queue,
+        horizon_at=draft.horizon_at,
+        remedy=remedy,
+    )
+    return never, *missing
+
+
+def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:
+    """Return by when a guest whose span this is will run, by bounds."""
+    return span.start_at + draft.lead_s(draft.hosts[span.host].profile, request.gpus)
+
+
+def _promise(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> Promise:
+    return Promise(start_by_at=running_by_at(draft, request, spans[0]), end_by_at=spans[-1].end_at)
+
+
+def _keeps(
+    draft: Draft, request: Request, promise: Promise, spans: tuple[BookedSpan, ...], *, starts: bool = True
+) -> bool:
+    """Whether a booking keeps a promise; `starts` False: it has started before, only the end counts."""
+    if starts and running_by_at(draft, request, spans[0]) > promise.start_by_at:
+        return False
+    return spans[-1].end_at <= promise.end_by_at
+
+
+def _book_disk(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> DiskId:
+    assert draft.rules is not None
+    until_at = spans[-1].end_at + draft.rules.retention_s
+    if request.continues is not None:
+        disk_id = _kept_disk(draft, request.continues)
+        draft.disks[disk_id] = replace(draft.disks[disk_id], reservation=request.id)
+        draft.keep_disk_until(disk_id, until_at)
+        return disk_id
+    disk_id = DiskId(f"d-{request.id}")
+    draft.disks[disk_id] = BookedDisk(
+        id=disk_id,
+        reservation=request.id,
+        owner=request.owner,
+        size_gib=request.disk_gib,
+        storage=draft.hosts[spans[0].host].storage,
+        is_scratch=_is_scratch(draft, request),
+        from_at=spans[0].start_at,
+        until_at=until_at,
+    )
+    return disk_id
+
+
+def has_started(reservation: Reservation) -> bool:
+    """Whether anything of it was ever pinned: from then on it has a disk and a place to resume."""
+    return reservation.generation > 0
+
+
+def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:
+    """Return the spans of a reservation that the plan may still move: not pinned, not begun.
+
+    A span that has begun is being handed over, pinned or not: placed anew from now it would only be late.
+    """
+    if reservation.outcome is not None:
+        return ()
+    return tuple(span for span in reservation.spans if not span.is_pinned and span.start_at > draft.now)
+
+
+def rebook(
+    draft: Draft,
+    reservation: Reservation,
+    *,
+    run_s: int | None = None,
+    from_at: Instant | None = None,
+    avoid: frozenset[Place] = frozenset(),
+    is_fault: bool = False,
+    reach: Reach = Reach.ANSWERING_FIRST,
+    most_gpus: int | None = None,
+    accept: Callable[[tuple[BookedSpan, ...]], bool],
+) -> bool:
+    """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
+
+    `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
+    instant may start after it. `most_gpus`: how many its owner may have at once, by default `most_gpus_at_once`.
+    Returns whether they were placed anew.
+    """
+    old = movable(draft, reservation)
+    most_gpus = most_gpus_at_once(draft, reservation) if most_gpus is None else most_gpus
+    fixed = tuple(span for span in reservation.spans if span not in old)
+    if run_s is None:
+        run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
+    want = _want(draft, reservation.request, run_s=run_s, with_gifts=True)
+    if fixed or has_started(reservation):
+        last_end_at = max((span.end_at for span in fixed), default=draft.now)
+        stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
+        want = replace(want, only_at=False, from_at=max(draft.now, last_end_at, from_at or 0), stay=stay)
+    elif is_fault or from_at is not None:
+        want = replace(want, only_at=want.only_at and not is_fault, from_at=max(draft.now, want.from_at, from_at or 0))
+    disk = draft.disks.get(reservation.disk) if reservation.disk else None
+    if disk is not None:
+        is_begun = has_started(reservation) or any(span.end_at > draft.now for span in fixed)
+        if is_begun or reservation.request.continues is not None:
+            want = _with_kept_disk(want, disk)
+            # What a fault took is made good even where the pool gets tight by it.
+            want = replace(want, kept_disk=None) if is_fault else want
+        else:
+            want = replace(want, disk_gib=disk.size_gib)
+            del draft.disks[disk.id]
+    draft.put(replace(reservation, spans=fixed))
+    is_on_silent = any(span.host in draft.silent_hosts for span in old)
+    spans = None
+    if reach is not Reach.ALL:
+        spans = _place_within(draft, reservation.request, replace(want, avoid=avoid), most_gpus)
+    is_well = spans is not None and accept(spans)
+    may_use_silent = reach is Reach.ALL or (reach is Reach.ANSWERING_FIRST and (spans is None or is_on_silent))
+    if not is_well and may_use_silent and (draft.silent_hosts or reach is Reach.ALL):
+        anywhere = replace(want, avoid=avoid, may_use_silent=True)
+        spans = _place_within(draft, reservation.request, anywhere, most_gpus)
+        is_well = spans is not None and accept(spans)
+    if disk is not None:
+        draft.disks[disk.id] = disk
+    if spans is None or not is_well:
+        draft.put(reservation)
+        return False
+    draft.put(replace(reservation, spans=_joined(draft, reservation.request, fixed, spans)))
+    follow_disk(draft, reservation.id)
+    return True
+
+
+def most_gpus_at_once(draft: Draft, reservation: Reservation) -> int:
+    """Return how many GPUs its owner may have at once where it is placed anew: the limit, or what they have already.
+
+    More than the limit they have only under a policy that allowed it.
+    """
+    assert draft.rules is not None
+    limit = draft.rules.limits.gpus_at_once
+    if limit is None:
+        return MOST_GPUS
+    return max(limit, _gpus_at_once(draft, reservation.request, reservation.spans))
+
+
+def _gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> int:
+    """Return the most GPUs at once that spans would give an owner; 0 when they are within the limit."""
+    over = check_gpus_at_once(draft, request, tuple(span for span in spans if span.end_at > draft.now))
+    would_be = over[0].fact("would_be") if over else 0
+    assert isinstance(would_be, int)
+    return would_be
+
+
+def _place_within(draft: Draft, request: Request, want: Want, most_gpus: int) -> tuple[BookedSpan, ...] | None:
+    """Place where an owner does not have too many GPUs at once: if need be after others of theirs."""
+    spans = place(draft, want)
+    for _ in range(MOST_LIMIT_WAITS):
+        if spans is None or _gpus_at_once(draft, request, spans) <= most_gpus:
+            return spans
+        if want.only_at:
+            return None
+        start_at = spans[0].start_at
+        ends = (
+            span.end_at
+            for other in draft.reservations.values()
+            if other.request.owner == request.owner and other.id != request.id
+            for span in other.spans
+            if span.end_at > start_at
+        )
+        from_at = min(ends, default=None)
+        if from_at is None:
+            return None
+        want = replace(want, from_at=from_at)
+        spans = place(draft, want)
+    return None
+
+
+def _joined(
+    draft: Draft, request: Request, fixed: tuple[BookedSpan, ...], spans: tuple[BookedSpan, ...]
+) -> tuple[BookedSpan, ...]:
+    """Return a booking in one; where it goes on in the same place without a gap, the guest just runs on."""
+    if not fixed or fixed[-1].end_at <= draft.now or _place(fixed[-1]) != _place(spans[0]):
+        return fixed + spans
+    last, following = fixed[-1], spans[0]
+    if last.end_at != following.start_at:
+        return fixed + spans
+    # No second start: the last of the hours needs no lead. What is parked at an edge still runs to the edge.
+    lead_s = draft.lead_s(draft.hosts[last.host].profile, request.gpus) if len(spans) == 1 else 0
+    return (*fixed[:-1], replace(last, end_at=following.end_at - lead_s), *spans[1:])
+
+
+def _place(span: BookedSpan) -> Place:
+    return span.host, span.partition
+
+
+def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
+    """Move the disk's booking after its reservation's spans."""
+    assert draft.rules is not None
+    reservation = draft.reservations[reservation_id]
+    if reservation.disk is None or reservation.disk not in draft.disks or not reservation.spans:
+        return
+    disk = draft.disks[reservation.disk]
+    until_at = reservation.spans[-1].end_at + draft.rules.retention_s
+    if has_started(reservation) or reservation.request.continues is not None:
+        draft.keep_disk_until(disk.id, until_at)
+        return
+    # Not the first of all: that one may have passed without a start.
+    first = next((span for span in reservation.spans if span.end_at > draft.now), reservation.spans[-1])
+    draft.disks[disk.id] = replace(
+        disk, storage=draft.hosts[first.host].storage, from_at=first.start_at, until_at=until_at
+    )
+
+
+def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[BookedSpan, ...]], bool]:
+    """Return the test whether new spans for what is movable keep the promise."""
+
+    def accept(spans: tuple[BookedSpan, ...]) -> bool:
+        if reservation.promise is None:
+            return True
+        # What covers now is being handed over: the start is no more a matter of where the rest is booked.
+        starts = not has_started(reservation) and reservation.span_at(draft.now) is None
+        return _keeps(draft, reservation.request, reservation.promise, spans, starts=starts)
+
+    return accept
+
+
+def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
+    """End a reservation now: its booking gives its room back, its VM is stopped by converge, its disk is kept."""
+    assert draft.rules is not None
+    spans = tuple(
+        replace(span, end_at=min(span.end_at, draft.now)) for span in reservation.spans if span.start_at < draft.now
+    )
+    ended = replace(reservation, spans=spans, outcome=outcome, ended_at=draft.now, reasons=(why,))
+    draft.put(ended)
+    draft.is_room_freed = True
+    if reservation.disk is not None and reservation.disk in draft.disks:
+        if has_started(reservation) or reservation.request.continues is not None:
+            draft.keep_disk_until(reservation.disk, draft.now + draft.rules.retention_s)
+        else:
+            del draft.disks[reservation.disk]
+    facts = dict(why.facts)
+    facts.pop("reservation", None)
+    draft.note(f"reservation.{outcome.value}", ended, is_notice=True, why=why.code.value, **facts)
+
+
+def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
+    """Raise the promise of a reservation to what its booking can keep now. The only place where a promise rises.
+
+    For a fault or an admin's override alone; the notice is written in the same commit. Without any booking left the
+    promise stays as it was told, and is broken: its disk is kept until it is resumed or cancelled.
+    """
+    current = draft.reservations[reservation.id]
+    assert current.promise is not None
+    start_by_at, end_by_at = current.promise.start_by_at, current.promise.end_by_at
+    ahead = [span for span in current.spans if span.end_at > draft.now]
+    if ahead:
+        end_by_at = max(end_by_at, ahead[-1].end_at)
+        if not any(vm.running_at is not None for _, vm in draft.vms_of(current.id)):
+            first_by_at = running_by_at(draft, current.request, ahead[0])
+            if first_by_at < draft.now:
+                first_by_at = draft.now + draft.lead_s(draft.hosts[ahead[0].host].profile, current.request.gpus)
+            start_by_at = max(start_by_at, first_by_at)
+            # Overdue near the end of its booking: what it then lacks is booked, and told, once the booking is over.
+            end_by_at = max(end_by_at, start_by_at)
+    why = reason(
+        ReasonCode.PROMISE_BROKEN, reservation=current.id, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at
+    )
+    draft.put(
+        replace(
+            current,
+            promise=Promise(start_by_at=start_by_at, end_by_at=end_by_at),
+            promise_notice=current.promise_notice + 1,
+            reasons=(why,),
+        )
+    )
+    draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)

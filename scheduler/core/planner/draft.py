@@ -1,0 +1,329 @@
+"""The workspace of one planning step: the plan as it is being changed, with its calendar.
+
+A step reads the plan and the facts, changes rows here, and takes the whole as one `PlanChange`. Holds the book-keeping
+only (rows, calendar, events, undo); what to change is decided in `booking`, `settling` and `planning`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from scheduler.core.bounds import lead_s, longest_grace_s
+from scheduler.core.facts import HostFacts, VmFact
+from scheduler.core.plan import (
+    BookedDisk,
+    BookedSpan,
+    Decided,
+    Event,
+    Host,
+    Plan,
+    PlanChange,
+    Reservation,
+    Rules,
+)
+from scheduler.core.planner.calendar import Calendar
+from scheduler.core.reasons import Fact
+from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
+from scheduler.core.settings import Settings
+from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.topology import HostProfile, Partition, mask_of
+from scheduler.core.windows import Stretches, Window, WindowId, stretches
+
+
+class Draft:
+    """The plan of one step. Not thread-safe, never kept."""
+
+    def __init__(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant, settings: Settings) -> None:
+        self.plan = plan
+        self.facts = facts
+        self.now = now
+        self.settings = settings
+        self.rules: Rules | None = plan.rules
+        self.horizon_at = plan.horizon_at
+        # In one order, however the plan was read: equal plans give equal changes.
+        self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
+        self.windows: dict[WindowId, Window] = dict(sorted(plan.windows.items()))
+        self.reservations: dict[ReservationId, Reservation] = {
+            key: plan.reservations[key] for key in sorted(plan.reservations, key=by_number)
+        }
+        self.disks: dict[DiskId, BookedDisk] = dict(sorted(plan.disks.items()))
+        self.decided: list[Decided] = []
+        self.events: list[Event] = []
+        self.new_rules: Rules | None = None
+        self.policy_text: str | None = None
+        self.is_room_freed = False
+        """Something ended or left: whoever is booked later may move earlier."""
+        self.silent_hosts = frozenset(
+            host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
+        )
+        """Hosts that do not answer now."""
+        self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], Stretches] = {}
+        self._grace_s: int | None = None
+        """The longest grace that anybody may be given."""
+        self._mask_out: dict[HostId, int] = {}
+        self._windows_of: dict[HostId, tuple[Window, ...]] = {}
+        self._vms_of: dict[ReservationId, list[tuple[HostId, VmFact]]] = {}
+        for host_id in sorted(facts):
+            for vm in facts[host_id].vms:
+                self._vms_of.setdefault(vm.reservation, []).append((host_id, vm))
+        self.calendar = self._make_calendar()
+
+    def _make_calendar(self) -> Calendar:
+        calendar = Calendar((host.id, host.profile) for host in self.hosts.values())
+        for reservation in self.reservations.values():
+            for span in reservation.spans:
+                if span.end_at > self.now:
+                    hosts = calendar.by_host[span.host]
+                    hosts.add(hosts.profile.partition(span.partition), span.start_at, span.end_at)
+        return calendar
+
+    # Reading.
+
+    def windows_of(self, host: HostId) -> tuple[Window, ...]:
+        """Return a host's windows that are not over, sorted by start."""
+        if host not in self._windows_of:
+            mine = (w for w in self.windows.values() if host in w.hosts and w.end_at > self.now)
+            self._windows_of[host] = tuple(sorted(mine, key=lambda w: (w.start_at, w.id)))
+        return self._windows_of[host]
+
+    def stretches_of(
+        self, host: HostId, *, gpus: int, queue: str, at_boundary: AtBoundary, with_gifts: bool
+    ) -> Stretches:
+        """Return the stretches from now to the horizon in which such a request may run on a host."""
+        key = (host, gpus, queue, at_boundary, with_gifts)
+        if key not in self._stretches:
+            assert self.rules is not None
+            self._stretches[key] = (
+                Stretches(iter(()))
+                if self.horizon_at <= self.now
+                else Stretches(
+                    stretches(
+                        self.windows_of(host),
+                        outside=self.rules.outside,
+                        gpus=gpus,
+                        queue=queue,
+                        at_boundary=at_boundary,
+                        from_at=self.now,
+                        until_at=self.horizon_at,
+                        with_gifts=with_gifts,
+                    )
+                )
+            )
+        return self._stretches[key]
+
+    def lead_s(self, profile: HostProfile, gpus: int) -> int:
+        assert self.rules is not None
+        if self._grace_s is None:
+            self._grace_s = longest_grace_s(
+                self.rules, (window for window in self.windows.values() if window.end_at > self.now)
+            )
+        return lead_s(profile, gpus=gpus, grace_s=self._grace_s)
+
+    def rows(self) -> tuple[object, ...]:
+        """Return the rows as they are, to tell later whether anything changed."""
+        return dict(self.reservations), dict(self.windows), dict(self.disks)
+
+    def partition_of(self, span: BookedSpan) -> Partition:
+        return self.hosts[span.host].profile.partition(span.partition)
+
+    def mask_out(self, host: HostId) -> int:
+        """Return the GPUs of a host that nothing may be booked on, as a bit mask."""
+        if host not in self._mask_out:
+            facts = self.facts.get(host)
+            self._mask_out[host] = mask_of(facts.gpus_out_of_plan) if facts else 0
+        return self._mask_out[host]
+
+    def is_lost(self, span: BookedSpan) -> bool:
+        """Whether a span's GPUs are quarantined or in foreign hands."""
+        return bool(self.partition_of(span).mask & self.mask_out(span.host))
+
+    def is_left(self, host: HostId) -> bool:
+        """Whether a host has not answered for so long that what is about to start there goes elsewhere."""
+        if host not in self.silent_hosts:
+            return False
+        since_at = self.facts[host].unreachable_since_at
+        assert since_at is not None
+        return self.now >= since_at + self.settings.leave_silent_host_after_s
+
+    def vms_of(self, reservation: ReservationId) -> list[tuple[HostId, VmFact]]:
+        """Return the starts of a reservation that are remembered, by generation."""
+        return sorted(self._vms_of.get(reservation, ()), key=lambda item: item[1].generation)
+
+    def hours_s(self, span: BookedSpan, gpus: int) -> int:
+        """Return the running time that a span delivers at the least."""
+        return span.end_at - span.start_at - self.lead_s(self.hosts[span.host].profile, gpus)
+
+    # Writing.
+
+    def put(self, reservation: Reservation) -> None:
+        """Set a reservation; the calendar follows its spans."""
+        old = self.reservations.get(reservation.id)
+        self._unbook(old.spans if old else ())
+        self.reservations[reservation.id] = reservation
+        self._book(reservation.spans)
+
+    def _unbook(self, spans: Iterable[BookedSpan]) -> None:
+        for span in spans:
+            if span.end_at > self.now:
+                self.calendar.by_host[span.host].remove(self.partition_of(span), span.start_at, span.end_at)
+
+    def _book(self, spans: Iterable[BookedSpan]) -> None:
+        for span in spans:
+            if span.end_at > self.now:
+                self.calendar.by_host[span.host].add(self.partition_of(span), span.start_at, span.end_at)
+
+    def put_window(self, window: Window) -> None:
+        self.windows[window.id] = window
+        self.forget_windows()
+
+    def drop_window(self, window: WindowId) -> None:
+        del self.windows[window]
+        self.forget_windows()
+
+    def set_rules(self, rules: Rules, text: str) -> None:
+        self.rules = self.new_rules = rules
+        self.policy_text = text
+        self.forget_windows()
+
+    def set_horizon(self, horizon_at: Instant) -> None:
+        self.horizon_at = horizon_at
+        self._stretches.clear()
+
+    def put_host(self, host: Host) -> None:
+        is_new = host.id not in self.hosts
+        self.hosts[host.id] = host
+        if is_new:
+            self.calendar.by_host.update(Calendar([(host.id, host.profile)]).by_host)
+
+    def forget_windows(self) -> None:
+        """Windows changed: what was worked out from them is stale."""
+        self._windows_of.clear()
+        self._stretches.clear()
+        self._grace_s = None
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def note(self, kind: str, reservation: Reservation, *, is_notice: bool = False, **facts: Fact) -> None:
+        """Tell an event about a reservation."""
+        self.tell(
+            Event(
+                kind=kind,
+                at=self.now,
+                reservation=reservation.id,
+                facts=tuple(sorted(facts.items())),
+                is_notice=is_notice,
+            )
+        )
+
+    @contextmanager
+    def attempt(self) -> Iterator["Attempt"]:
+        """Try a set of changes; unless `keep()` was called they are all undone at the end."""
+        saved = _Saved(self)
+        attempt = Attempt()
+        try:
+            yield attempt
+        finally:
+            if not attempt.is_kept:
+                saved.restore(self)
+
+    def swap_reservations(self, reservations: dict[ReservationId, Reservation]) -> None:
+        """Set all reservations at once; the calendar follows those that differ."""
+        changed = [key for key, value in self.reservations.items() if reservations.get(key) is not value]
+        for key in changed:
+            self._unbook(self.reservations[key].spans)
+        self.reservations = reservations
+        for key in changed:
+            self._book(reservations[key].spans if key in reservations else ())
+
+    def change(self) -> PlanChange:
+        """Return everything that differs from the plan."""
+        plan = self.plan
+        return PlanChange(
+            reservations=tuple(r for key, r in self.reservations.items() if plan.reservations.get(key) != r),
+            windows=tuple(w for key, w in self.windows.items() if plan.windows.get(key) != w),
+            dropped_windows=tuple(key for key in sorted(plan.windows) if key not in self.windows),
+            hosts=tuple(h for key, h in self.hosts.items() if plan.hosts.get(key) != h),
+            disks=tuple(d for key, d in self.disks.items() if plan.disks.get(key) != d),
+            dropped_disks=tuple(key for key in sorted(plan.disks) if key not in self.disks),
+            rules=self.new_rules,
+            policy_text=self.policy_text,
+            horizon_at=None if self.horizon_at == plan.horizon_at else self.horizon_at,
+            decided=tuple(self.decided),
+            events=tuple(self.events),
+        )
+
+    # Disks.
+
+    def pool_peak_gib(self, storage: str, *, is_scratch: bool, start_at: Instant, end_at: Instant) -> int:
+        """Return the most that is booked at one instant of `[start_at, end_at)` in one part of a storage's pool."""
+        steps: list[tuple[Instant, int]] = []
+        for disk in self.disks.values():
+            if (
+                disk.storage == storage
+                and disk.is_scratch == is_scratch
+                and disk.from_at < end_at
+                and disk.until_at > start_at
+            ):
+                steps.append((max(disk.from_at, start_at), disk.size_gib))
+                steps.append((disk.until_at, -disk.size_gib))
+        peak = level = 0
+        for _, size_gib in sorted(steps):
+            level += size_gib
+            peak = max(peak, level)
+        return peak
+
+    def pool_room_gib(self, storage: str, *, is_scratch: bool) -> int:
+        """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
+        profile = next((h.profile for _, h in sorted(self.hosts.items()) if h.storage == storage), None)
+        if profile is None:
+            return 0
+        return profile.scratch_gib if is_scratch else profile.pool_gib - profile.scratch_gib
+
+    def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
+        """Return when the next disk of that part of the pool is given back; FOREVER when none is."""
+        return min(
+            (
+                d.until_at
+                for d in self.disks.values()
+                if d.storage == storage and d.is_scratch == is_scratch and d.until_at > after_at
+            ),
+            default=FOREVER,
+        )
+
+    def keep_disk_until(self, disk_id: DiskId, until_at: Instant) -> None:
+        """Move the end of a disk's retention; it never moves earlier."""
+        disk = self.disks[disk_id]
+        if until_at > disk.until_at:
+            self.disks[disk_id] = replace(disk, until_at=until_at)
+
+
+class Attempt:
+    """Whether the changes of an attempt stay."""
+
+    def __init__(self) -> None:
+        self.is_kept = False
+
+    def keep(self) -> None:
+        self.is_kept = True
+
+
+class _Saved:
+    """What an attempt may change, as it was before."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.reservations = dict(draft.reservations)
+        self.disks = dict(draft.disks)
+        self.windows = dict(draft.windows)
+        self.rules = (draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at)
+        self.events = len(draft.events)
+        self.is_room_freed = draft.is_room_freed
+
+    def restore(self, draft: Draft) -> None:
+        draft.swap_reservations(self.reservations)
+        draft.disks = self.disks
+        draft.windows = self.windows
+        draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
+        draft.forget_windows()
+        del draft.events[self.events :]
+        draft.is_room_freed = self.is_room_freed

@@ -1,0 +1,213 @@
+"""Quote and why: what would become of an ask, and what holds a reservation. Questions only; nothing is changed.
+
+Both work on a plan that was read at some version and name it, so that an answer can be told from a stale one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scheduler.core.bounds import Estimates, lead_s, longest_grace_s
+from scheduler.core.facts import HostFacts, VmEnd, VmFact
+from scheduler.core.phases import Phase, phase_of
+from scheduler.core.plan import BookedSpan, Plan, Reservation
+from scheduler.core.planner import admission
+from scheduler.core.planner.booking import admit, has_started, without_disk
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.outages import outages
+from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.requests import Ask, HostId, Promise, ReservationId
+from scheduler.core.settings import Settings
+from scheduler.core.spans import Instant
+
+QUOTED = ReservationId("r-0")
+"""The id that a quoted reservation would have; no real one has the number 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What would be promised if it were asked for now."""
+
+    plan_version: int
+    promise: Promise | None
+    likely_start_at: Instant | None
+    """When the guest will probably run: by what starts took lately, not by bounds. No promise."""
+    spans: tuple[BookedSpan, ...]
+    reasons: tuple[Reason, ...]
+
+
+def quote(
+    plan: Plan,
+    facts: Mapping[HostId, HostFacts],
+    ask: Ask,
+    now: Instant,
+    settings: Settings,
+    estimates: Estimates | None = None,
+) -> Quote:
+    """Return what a submit of this ask would be told, without booking it."""
+    draft = Draft(plan, facts, now, settings)
+    request, reasons = admission.check(draft, ask, reservation=QUOTED)
+    reservation: Reservation | None = None
+    if request is not None:
+        reservation, reasons = admit(draft, request)
+    if reservation is None:
+        return Quote(plan_version=plan.version, promise=None, likely_start_at=None, spans=(), reasons=reasons)
+    first = reservation.spans[0]
+    start_s = (estimates or Estimates()).likely_start_s(plan.hosts[first.host].profile, ask.gpus)
+    return Quote(
+        plan_version=plan.version,
+        promise=reservation.promise,
+        likely_start_at=max(first.start_at + start_s, ask.not_before_at or 0),
+        spans=reservation.spans,
+        reasons=reservation.reasons,
+    )
+
+
+def why(
+    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
+) -> tuple[Reason, ...]:
+    """Return what keeps a reservation from running now; empty only while it runs."""
+    vms = [vm for host in sorted(facts) for vm in facts[host].vms if vm.reservation == reservation.id]
+    phase = phase_of(reservation, vms, now)
+    if phase is Phase.RUNNING:
+        return ()
+    if reservation.outcome is not None:
+        return reservation.reasons
+    told = tuple(r for r in reservation.reasons if r.code is ReasonCode.PROMISE_BROKEN)
+    ahead = next((span for span in reservation.spans if span.end_at > now), None)
+    if ahead is None:
+        return (*told, *_no_place(plan, facts, reservation))
+    if ahead.start_at <= now:
+        return (*told, *_hand_over(plan, facts, reservation, ahead, vms, now, settings))
+    return (*told, *_booked_later(plan, reservation, ahead), *_pool_is_full(plan, facts, reservation, now, settings))
+
+
+def _pool_is_full(
+    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
+) -> list[Reason]:
+    """Whether it is the disk, not the GPUs, that a first start waits for."""
+    if reservation.disk is None or reservation.disk not in plan.disks or has_started(reservation):
+        return []
+    draft = Draft(plan, facts, now, settings)
+    draft.put(replace(reservation, spans=()))
+    disk = draft.disks.pop(reservation.disk)
+    spans = without_disk(draft, reservation.request)
+    if spans is None or spans[0].start_at >= reservation.spans[0].start_at:
+        return []
+    return [
+        reason(
+            ReasonCode.WAITS_FOR_DISK,
+            storage=disk.storage,
+            disk_gib=disk.size_gib,
+            until_at=reservation.spans[0].start_at,
+        )
+    ]
+
+
+def _no_place(plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation) -> tuple[Reason, ...]:
+    return outages(plan.hosts.values(), facts) or (
+        reason(
+            ReasonCode.NEVER_FITS,
+            gpus=reservation.request.gpus,
+            run_s=reservation.request.run_s,
+            queue=reservation.request.queue,
+            horizon_at=plan.horizon_at,
+            remedy="it is placed as soon as there is room; cancel it and ask for less to start sooner",
+        ),
+    )
+
+
+def _hand_over(
+    plan: Plan,
+    facts: Mapping[HostId, HostFacts],
+    reservation: Reservation,
+    span: BookedSpan,
+    vms: Sequence[VmFact],
+    now: Instant,
+    settings: Settings,
+) -> list[Reason]:
+    """Its time has come: who or what is still on its GPUs, or what became of its start."""
+    host = facts.get(span.host, HostFacts(host=span.host))
+    profile = plan.hosts[span.host].profile
+    partition = profile.partition(span.partition)
+    gpus = ", ".join(map(str, sorted(partition.gpus)))
+    found = []
+    if host.unreachable_since_at is not None:
+        found.append(
+            reason(
+                ReasonCode.HOST_UNREACHABLE,
+                host=span.host,
+                since_at=host.unreachable_since_at,
+                problem=host.problem,
+            )
+        )
+    for vm in host.vms:
+        if vm.end is None and vm.reservation != reservation.id and profile.partition(vm.partition).overlaps(partition):
+            found.append(reason(ReasonCode.WAITS_FOR_HAND_OVER, host=span.host, gpus=gpus, holder=str(vm.reservation)))
+    for fact in host.gpus:
+        if fact.gpu in partition.gpus and fact.gpu in host.gpus_out_of_plan:
+            found.append(
+                reason(
+                    ReasonCode.GPU_QUARANTINED,
+                    host=span.host,
+                    gpu=fact.gpu,
+                    since_at=fact.since_at,
+                    problem=fact.problem,
+                )
+            )
+    last = max(vms, key=lambda vm: vm.generation, default=None)
+    if last is not None and last.end is VmEnd.START_FAILED:
+        times = sum(1 for vm in vms if vm.end is VmEnd.START_FAILED)
+        found.append(
+            reason(
+                ReasonCode.START_FAILED,
+                host=span.host,
+                partition=span.partition,
+                times=times,
+                problem=last.problem,
+            )
+        )
+    if last is not None and last.end is VmEnd.UNKNOWN:
+        found.append(reason(ReasonCode.UNKNOWN_STATE, host=span.host, subject=str(last.uuid), problem=last.problem))
+    if last is not None and last.end is VmEnd.SELF_SHUTDOWN and reservation.restart_after < last.generation:
+        found.append(reason(ReasonCode.SHUT_ITSELF_DOWN, grace_s=settings.self_shutdown_ends_after_s))
+    return found or [_being_handed_over(plan, reservation, span, vms, gpus, now)]
+
+
+def _being_handed_over(
+    plan: Plan, reservation: Reservation, span: BookedSpan, vms: Sequence[VmFact], gpus: str, now: Instant
+) -> Reason:
+    """Nothing is known to be in the way: the hand-over takes its time, or longer than it may."""
+    assert plan.rules is not None
+    grace_s = longest_grace_s(plan.rules, (window for window in plan.windows.values() if window.end_at > now))
+    bound_s = lead_s(plan.hosts[span.host].profile, gpus=reservation.request.gpus, grace_s=grace_s)
+    took_s = now - max([span.start_at, *(vm.off_at for vm in vms if vm.off_at is not None)])
+    if took_s > bound_s:
+        what = f"the hand-over of GPUs {gpus} on {span.host}"
+        return reason(ReasonCode.BOUND_EXCEEDED, what=what, took_s=took_s, bound_s=bound_s)
+    return reason(ReasonCode.WAITS_FOR_GPUS, host=span.host, gpus=gpus, problem="they are made ready and the VM starts")
+
+
+def _booked_later(plan: Plan, reservation: Reservation, span: BookedSpan) -> list[Reason]:
+    """Its time has not come: until when, behind whom, behind which window."""
+    found = [reason(ReasonCode.WAITS_FOR_TIME, host=span.host, partition=span.partition, start_at=span.start_at)]
+    for window in sorted(plan.windows.values(), key=lambda w: (w.start_at, w.id)):
+        if span.host in window.hosts and window.start_at == span.start_at:
+            found.append(reason(ReasonCode.WAITS_FOR_WINDOW, window=window.name, start_at=window.start_at))
+        elif span.host in window.hosts and window.end_at == span.start_at:
+            found.append(reason(ReasonCode.WAITS_FOR_WINDOW_END, window=window.name, end_at=window.end_at))
+    partition = plan.hosts[span.host].profile.partition(span.partition)
+    for key in sorted(plan.reservations):
+        other = plan.reservations[key]
+        for held in other.spans:
+            if (
+                key != reservation.id
+                and held.host == span.host
+                and held.end_at == span.start_at
+                and plan.hosts[held.host].profile.partition(held.partition).overlaps(partition)
+            ):
+                found.append(
+                    reason(
+                        ReasonCode.HELD_BY, holder=key, host=held.host, partition=held.partition, until_at=held.end_at
+                    )
+                )
+    return found

@@ -1,0 +1,121 @@
+"""Extending: more hours for a reservation, in place or after its boundary, if nobody is in the way.
+
+Also the lengthening of a span in place, by whoever has found that there is room.
+"""
+
+from dataclasses import replace
+
+from scheduler.core.plan import BookedSpan, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booking import follow_disk, keeps_promise, movable, rebook
+from scheduler.core.planner.draft import Draft
+from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.requests import AtBoundary
+from scheduler.core.spans import Instant
+
+
+def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, ...]:
+    """Give a reservation more hours if nobody is in the way; its owner gets a later end promised with it."""
+    assert reservation.promise is not None
+    request = replace(reservation.request, run_s=reservation.request.run_s + by_s)
+    tail = movable(draft, reservation)
+    begun = reservation.span_at(draft.now)
+    with draft.attempt() as attempt:
+        if begun is not None and not tail:
+            if draft.hosts[begun.host].is_drained:
+                return (reason(ReasonCode.HOST_DRAINED, host=begun.host),)
+            left_s, blocked = _stretch(draft, reservation, begun, by_s)
+            if blocked is not None:
+                return (blocked,)
+            run_s = left_s
+        else:
+            run_s = sum(draft.hours_s(span, request.gpus) for span in tail) + by_s
+        current = draft.reservations[reservation.id]
+        keeps_start = keeps_promise(
+            draft, replace(current, promise=replace(reservation.promise, end_by_at=draft.horizon_at))
+        )
+        if run_s > 0 and not rebook(draft, current, run_s=run_s, accept=keeps_start):
+            return (_blocked(draft, reservation, by_s),)
+        current = draft.reservations[reservation.id]
+        over = check_gpus_at_once(draft, request, current.spans)
+        if over:
+            return over
+        end_by_at = max(reservation.promise.end_by_at, current.spans[-1].end_at)
+        promised = replace(current, request=request, promise=replace(reservation.promise, end_by_at=end_by_at))
+        draft.put(promised)
+        follow_disk(draft, reservation.id)
+        crowded = _crowded_disk(draft, promised, by_s)
+        if crowded is not None:
+            return (crowded,)
+        draft.note("reservation.extended", promised, is_notice=True, by_s=by_s, end_by_at=end_by_at)
+        attempt.keep()
+    return ()
+
+
+def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason | None:
+    """Return a reason when the pool has no room for a disk as long as it is booked now."""
+    if reservation.disk is None:
+        return None
+    disk = draft.disks[reservation.disk]
+    peak_gib = draft.pool_peak_gib(
+        disk.storage, is_scratch=disk.is_scratch, start_at=max(disk.from_at, draft.now), end_at=disk.until_at
+    )
+    if peak_gib <= draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch):
+        return None
+    return reason(
+        ReasonCode.NO_ROOM_TO_EXTEND,
+        reservation=reservation.id,
+        by_s=by_s,
+        blocker=f"the disk pool of {disk.storage}",
+        from_at=reservation.spans[-1].end_at,
+    )
+
+
+def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
+    """Lengthen a begun span in place up to its boundary; return what is left to deliver, or what is in the way."""
+    request = reservation.request
+    end_at = min(span.end_at + by_s, room_until_at(draft, reservation, span))
+    may_park = request.at_boundary is AtBoundary.PARK
+    if end_at < span.end_at + by_s and not (may_park and end_at > span.end_at):
+        return 0, _blocked(draft, reservation, by_s)
+    lengthen(draft, reservation, span, end_at)
+    return span.end_at + by_s - end_at, None
+
+
+def room_until_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
+    """Return until when a span could go on in place: the next booking, or the edge of its stretch."""
+    request = reservation.request
+    stretches = draft.stretches_of(
+        span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+    )
+    edge_at = next((s.end_at for s in stretches if s.start_at <= span.end_at - 1 < s.end_at), span.end_at)
+    free_until_at = draft.calendar.by_host[span.host].free_until(draft.partition_of(span), span.end_at)
+    return edge_at if free_until_at is None else min(edge_at, free_until_at)
+
+
+def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> None:
+    """Give a span that has begun another end."""
+    current = draft.reservations[reservation.id]
+    draft.put(replace(current, spans=tuple(replace(s, end_at=end_at) if s == span else s for s in current.spans)))
+    follow_disk(draft, reservation.id)
+
+
+def _blocked(draft: Draft, reservation: Reservation, by_s: int) -> Reason:
+    """Say who is booked behind a reservation's last span."""
+    last = reservation.spans[-1]
+    mask = draft.partition_of(last).mask
+    blocker, from_at = "the end of its time", last.end_at
+    behind = [
+        (span.start_at, other.id)
+        for other in draft.reservations.values()
+        for span in other.spans
+        if other.id != reservation.id
+        and span.host == last.host
+        and span.start_at >= last.end_at
+        and draft.partition_of(span).mask & mask
+        and span.start_at < last.end_at + by_s
+    ]
+    if behind:
+        from_at, blocker_id = min(behind)
+        blocker = f"reservation {blocker_id}"
+    return reason(ReasonCode.NO_ROOM_TO_EXTEND, reservation=reservation.id, by_s=by_s, blocker=blocker, from_at=from_at)

@@ -1,0 +1,198 @@
+"""Settling: what the facts mean for the plan. Guests run, end, crash; starts fail; GPUs are lost.
+
+Only ever gives time back, or, where a fault took hours away, finds them another place; if that is later than the
+promise, `break_promise` says so. Settling twice changes nothing the second time.
+"""
+
+from dataclasses import replace
+
+from scheduler.core.converging.desired import run_end_at
+from scheduler.core.facts import VmEnd, VmFact
+from scheduler.core.plan import BookedSpan, Outcome, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booking import Reach, break_promise, end, movable, rebook
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.held_up import is_told, places_tried, settle_held_up, silent_text, tell_if_broken
+from scheduler.core.planner.owed import Vms, delivered_s, latest_start, owed_s, own_loss_s
+from scheduler.core.reasons import ReasonCode, reason
+
+HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
+"""Ends for which the hours they cost are delivered later."""
+
+NO_PLACE = "no GPUs are left that could take it"
+"""The cause of a broken promise that is told once for each time that a reservation loses its last place."""
+
+LEAST_OWED_S = 60
+"""Less than this is not worth another start."""
+
+
+def settle(draft: Draft) -> None:
+    """Bring every live reservation in line with the facts."""
+    for key in list(draft.reservations):
+        reservation = draft.reservations[key]
+        if reservation.outcome is None and reservation.promise is not None:
+            _settle_one(draft, reservation)
+    _drop_disks(draft)
+
+
+def _settle_one(draft: Draft, reservation: Reservation) -> None:
+    vms = draft.vms_of(reservation.id)
+    current = latest_start(reservation, vms)
+    if _ended_by_guest(draft, reservation, vms, current):
+        return
+    if current is not None and current.running_at is not None and current.off_at is None:
+        _settle_running(draft, reservation, vms, current)
+    else:
+        settle_held_up(draft, reservation, vms)
+    reservation = draft.reservations[reservation.id]
+    if reservation.outcome is None and not any(span.end_at > draft.now for span in reservation.spans):
+        _settle_over(draft, reservation, vms)
+
+
+def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact | None) -> bool:
+    """End what shut itself down and was not restarted in time, and what crashed too often."""
+    crashes = sum(1 for _, vm in vms if vm.end is VmEnd.CRASHED)
+    if crashes > draft.settings.crash_restarts:
+        end(draft, reservation, Outcome.FAILED, reason(ReasonCode.CRASHED_TOO_OFTEN, times=crashes))
+        return True
+    if current is None or current.end is not VmEnd.SELF_SHUTDOWN or current.off_at is None:
+        return False
+    if reservation.restart_after >= current.generation or _is_parked(draft, reservation, current):
+        return False
+    grace_s = draft.settings.self_shutdown_ends_after_s
+    if draft.now < current.off_at + grace_s:
+        return False
+    end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.SHUT_ITSELF_DOWN, grace_s=grace_s))
+    return True
+
+
+def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
+    """Whether a guest that shut itself down did so just before it would have been parked: it heeded the warning."""
+    assert vm.off_at is not None
+    span = next((span for span in reservation.spans if span.generation == vm.generation), None)
+    if span is None:
+        return False
+    edge_at = run_end_at(reservation, span)
+    goes_on = any(later.start_at >= edge_at for later in reservation.spans)
+    return goes_on and vm.off_at > edge_at - draft.settings.self_shutdown_ends_after_s
+
+
+def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> None:
+    """Give back what a guest that runs will not need; find room for what a fault cost it."""
+    span = next((s for s in reservation.spans if s.generation == current.generation), None)
+    if span is None or span.end_at <= draft.now:
+        return
+    assert current.running_at is not None
+    running_at = max(current.running_at, reservation.request.not_before_at or 0)
+    earlier = [item for item in vms if item[1].generation < current.generation]
+    left_s = reservation.request.run_s - delivered_s(reservation, earlier, draft.now)
+    due_at = running_at + max(left_s, 0)
+    if due_at < span.end_at:
+        gone = movable(draft, reservation)
+        kept = tuple(s for s in reservation.spans if s not in gone and s != span)
+        shorter = () if due_at <= span.start_at else (replace(span, end_at=max(due_at, draft.now)),)
+        draft.put(replace(reservation, spans=(*kept, *shorter)))
+        draft.is_room_freed = True
+        return
+    tail = movable(draft, reservation)
+    tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
+    missing_s = due_at - span.end_at - tail_s
+    if missing_s < 0 and tail:
+        _trim(draft, reservation, tail, -missing_s)
+    elif missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, span):
+        missing_s -= own_loss_s(draft, reservation, earlier)
+        if missing_s >= LEAST_OWED_S:
+            _make_good(draft, reservation, span, tail_s, missing_s)
+
+
+def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> None:
+    """Take surplus hours off the end of a tail."""
+    assert draft.rules is not None
+    kept = [s for s in reservation.spans if s not in tail]
+    left = list(tail)
+    while left and surplus_s >= (hours_s := draft.hours_s(left[-1], reservation.request.gpus)):
+        surplus_s -= hours_s
+        left.pop()
+    if left:
+        last = left.pop()
+        hours_s = draft.hours_s(last, reservation.request.gpus)
+        # The last span keeps at least the minimum useful length: it was padded to it, or is.
+        least_s = min(hours_s, draft.rules.min_useful_s)
+        left.append(replace(last, end_at=last.end_at - (hours_s - max(hours_s - surplus_s, least_s))))
+    if tuple(left) != tail:
+        draft.put(replace(reservation, spans=(*kept, *left)))
+        draft.is_room_freed = True
+
+
+def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSpan) -> bool:
+    """Whether hours were lost through no doing of the guest: a host's fault, or a start that took over its bound."""
+    if any(vm.end in HOST_FAULTS for _, vm in vms):
+        return True
+    bound_at = span.start_at + draft.lead_s(draft.hosts[span.host].profile, reservation.request.gpus)
+    # The first start on it: what a guest lost by crashing and starting again is its own.
+    first = next((vm for _, vm in vms if vm.asked_at >= span.start_at), None)
+    return first is None or first.running_at is None or first.running_at > bound_at
+
+
+def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s: int, missing_s: int) -> None:
+    """Find room for hours that a fault took: in place if it is free, else in a later span."""
+    if tail_s == 0:
+        end_at = min(span.end_at + missing_s, room_until_at(draft, reservation, span))
+        longer = replace(span, end_at=end_at)
+        if end_at > span.end_at and not check_gpus_at_once(draft, reservation.request, (longer,)):
+            lengthen(draft, reservation, span, end_at)
+            missing_s -= end_at - span.end_at
+    reservation = draft.reservations[reservation.id]
+    if missing_s >= LEAST_OWED_S:
+        rebook(draft, reservation, run_s=tail_s + missing_s, is_fault=True, accept=lambda _: True)
+    tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+
+
+def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
+    """All booked time is over: done, unless a fault still owes hours."""
+    run_s = owed_s(draft, reservation, vms)
+    last = max(reservation.spans, key=lambda s: s.end_at, default=None)
+    never_ran = not any(vm.running_at is not None for _, vm in vms)
+    if run_s >= LEAST_OWED_S and (never_ran or last is None or _is_hosts_fault(draft, reservation, vms, last)):
+        _book_what_is_owed(draft, reservation, vms, run_s)
+        return
+    end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
+
+
+def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: int) -> None:
+    """Find another place for hours that a fault took, or wait for one: a host that does not answer is none."""
+    avoid = places_tried(draft, reservation, vms)
+    if rebook(
+        draft, reservation, run_s=run_s, avoid=avoid, is_fault=True, reach=Reach.ANSWERING, accept=lambda _: True
+    ):
+        draft.note("reservation.moved", reservation, is_notice=True, owed_s=run_s)
+        tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+        return
+    last = max(reservation.spans, key=lambda s: s.end_at, default=None)
+    cause = silent_text(last.host) if last is not None and last.host in draft.silent_hosts else NO_PLACE
+    if not is_told(reservation, cause):
+        break_promise(draft, reservation, cause)
+
+
+def close_ended(draft: Draft) -> None:
+    """Close ended reservations of which nothing is left on any host; the last thing of a step."""
+    for key in list(draft.reservations):
+        reservation = draft.reservations[key]
+        if reservation.outcome is None or reservation.is_closed:
+            continue
+        disk = draft.disks.get(reservation.disk) if reservation.disk else None
+        is_disk_left = disk is not None and disk.reservation == reservation.id
+        if not is_disk_left and all(vm.is_gone for _, vm in draft.vms_of(reservation.id)):
+            draft.put(replace(reservation, is_closed=True))
+
+
+def _drop_disks(draft: Draft) -> None:
+    """Give room back whose retention is over, once the disk is seen to be gone."""
+    present = {fact.disk for facts in draft.facts.values() for fact in facts.disks if fact.deleted_at is None}
+    for disk_id, disk in sorted(draft.disks.items()):
+        holder = draft.reservations.get(disk.reservation)
+        is_held = holder is not None and holder.outcome is None
+        if disk.until_at <= draft.now and disk_id not in present and not is_held:
+            del draft.disks[disk_id]
+            draft.is_room_freed = True
