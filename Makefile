@@ -41,7 +41,8 @@ simulate: venv ## a simulated rack through a day and a night, e.g. ARGS="--seed 
 	.venv/bin/nightshift simulate $(ARGS)
 
 kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
-	NIGHTSHIFT_KILL=all $(PY) -m pytest -n $(JOBS) -s tests/simulation/test_kill_injection.py tests/simulation/test_two_actors.py
+	NIGHTSHIFT_KILL=all $(PY) -m pytest -n 0 -s tests/simulation/test_kill_injection.py
+	NIGHTSHIFT_KILL=all $(PY) -m pytest -n $(JOBS) tests/simulation/test_two_actors.py
 
 histories: venv ## long simulated histories against every invariant (CI)
 	$(PY) -m tests.simulation.histories --host-days 2000 --jobs $(JOBS)
