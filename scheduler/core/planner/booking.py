@@ -1,7 +1,7 @@
-"""Booking: what a planning step does to one reservation, and to those that it makes room for.
+"""Booking: where the hours of one reservation lie, and moving them.
 
-Every change here keeps every promise: a booking moves only to where its promise still holds, or not at all. The one
-function that may raise a promise is `break_promise`, for a fault or an admin's override; it writes the notice with it.
+A booking moves only to where whoever moves it accepts it; that is nearly always where its promise still holds. Disks
+follow their bookings. Ending a reservation gives its room back.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from enum import StrEnum
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.outages import outages
 from scheduler.core.planner.placing import Want, place
-from scheduler.core.reasons import Reason, ReasonCode, reason
-from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.planner.promising import has_started
+from scheduler.core.reasons import Reason
+from scheduler.core.requests import HostId, Request, ReservationId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import PartitionId
 
@@ -36,73 +36,12 @@ class Reach(StrEnum):
     ALL = "all"
 
 
-def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
-    """Keep the record of a request that was not admitted."""
-    draft.put(
-        Reservation(
-            request=request, promise=None, outcome=Outcome.REFUSED, ended_at=draft.now, is_closed=True, reasons=reasons
-        )
-    )
-
-
-def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Reason, ...]]:
-    """Book a request at its earliest place and promise what that place can keep; or say why not.
-
-    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it.
-    """
-    want = _want(draft, request, run_s=request.run_s, with_gifts=False)
-    if request.continues is not None:
-        want = _with_kept_disk(want, draft.disks[_kept_disk(draft, request.continues)])
-    firm = place(draft, want)
-    if firm is None and draft.silent_hosts:
-        want = replace(want, may_use_silent=True)
-        firm = place(draft, want)
-    if firm is None:
-        return None, _why_not(draft, request, want)
-    promise = _promise(draft, request, firm)
-    if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
-        wanted_at, earliest_at = request.start_by_at, promise.start_by_at
-        return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
-    spans = firm
-    if any(window.gift_from_at is not None for window in draft.windows.values()):
-        gifted = place(draft, replace(want, with_gifts=True))
-        if gifted is not None and _keeps(draft, request, promise, gifted):
-            spans = gifted
-    over = check_gpus_at_once(draft, request, spans)
-    if over:
-        return None, over
-    disk = _book_disk(draft, request, spans)
-    reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
-    draft.put(reservation)
-    draft.note(
-        "reservation.promised",
-        reservation,
-        is_notice=True,
-        start_by_at=promise.start_by_at,
-        end_by_at=promise.end_by_at,
-        booked_at=spans[0].start_at,
-    )
-    return reservation, ()
-
-
-def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:
-    """Return the disk that an earlier reservation left; the earlier one is known only until it is closed."""
-    disk = draft.reservations[continued].disk
-    assert disk is not None
-    return disk
-
-
-def _with_kept_disk(want: Want, disk: BookedDisk) -> Want:
+def with_kept_disk(want: Want, disk: BookedDisk) -> Want:
     """Say of a want that it has a disk already."""
     return replace(want, storage=disk.storage, disk_gib=0, kept_disk=disk)
 
 
-def without_disk(draft: Draft, request: Request) -> tuple[BookedSpan, ...] | None:
-    """Return where a request could be booked if its disk took no room; for asking what it waits for."""
-    return place(draft, replace(_want(draft, request, run_s=request.run_s, with_gifts=True), disk_gib=0))
-
-
-def _want(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
+def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
     from_at = max(draft.now, request.not_before_at or 0)
     only_at = request.start_by_at is not None and request.start_by_at == request.not_before_at
     if only_at:
@@ -117,7 +56,7 @@ def _want(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Wa
         only_at=only_at,
         with_gifts=with_gifts,
         disk_gib=request.disk_gib,
-        is_scratch=_is_scratch(draft, request),
+        is_scratch=is_scratch(draft, request),
     )
 
 
@@ -127,80 +66,9 @@ def _shortest_lead_s(draft: Draft, gpus: int) -> int:
     )
 
 
-def _is_scratch(draft: Draft, request: Request) -> bool:
+def is_scratch(draft: Draft, request: Request) -> bool:
     queue = draft.rules.queue(request.queue) if draft.rules else None
     return queue is not None and queue.is_scratch
-
-
-def _why_not(draft: Draft, request: Request, want: Want) -> tuple[Reason, ...]:
-    """Say why a request has no place: another time, a smaller disk, a fault, or never."""
-    if request.start_by_at is not None:
-        soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
-        if soonest is not None:
-            earliest_at = _promise(draft, replace(request, start_by_at=None), soonest).start_by_at
-            return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
-    if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
-        remedy = f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk"
-        missing: tuple[Reason, ...] = ()
-    else:
-        remedy = "ask for fewer GPUs or a shorter time"
-        if request.at_boundary is not AtBoundary.PARK:
-            remedy += ", or let it be parked at boundaries"
-        missing = outages(draft.hosts.values(), draft.facts)
-    never = reason(
-        ReasonCode.NEVER_FITS,
-        gpus=request.gpus,
-        run_s=request.run_s,
-        queue=request.queue,
-        horizon_at=draft.horizon_at,
-        remedy=remedy,
-    )
-    return never, *missing
-
-
-def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:
-    """Return by when a guest whose span this is will run, by bounds."""
-    return span.start_at + draft.lead_s(draft.hosts[span.host].profile, request.gpus)
-
-
-def _promise(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> Promise:
-    return Promise(start_by_at=running_by_at(draft, request, spans[0]), end_by_at=spans[-1].end_at)
-
-
-def _keeps(
-    draft: Draft, request: Request, promise: Promise, spans: tuple[BookedSpan, ...], *, starts: bool = True
-) -> bool:
-    """Whether a booking keeps a promise; `starts` False: it has started before, only the end counts."""
-    if starts and running_by_at(draft, request, spans[0]) > promise.start_by_at:
-        return False
-    return spans[-1].end_at <= promise.end_by_at
-
-
-def _book_disk(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> DiskId:
-    assert draft.rules is not None
-    until_at = spans[-1].end_at + draft.rules.retention_s
-    if request.continues is not None:
-        disk_id = _kept_disk(draft, request.continues)
-        draft.disks[disk_id] = replace(draft.disks[disk_id], reservation=request.id)
-        draft.keep_disk_until(disk_id, until_at)
-        return disk_id
-    disk_id = DiskId(f"d-{request.id}")
-    draft.disks[disk_id] = BookedDisk(
-        id=disk_id,
-        reservation=request.id,
-        owner=request.owner,
-        size_gib=request.disk_gib,
-        storage=draft.hosts[spans[0].host].storage,
-        is_scratch=_is_scratch(draft, request),
-        from_at=spans[0].start_at,
-        until_at=until_at,
-    )
-    return disk_id
-
-
-def has_started(reservation: Reservation) -> bool:
-    """Whether anything of it was ever pinned: from then on it has a disk and a place to resume."""
-    return reservation.generation > 0
 
 
 def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:
@@ -236,7 +104,7 @@ def rebook(
     fixed = tuple(span for span in reservation.spans if span not in old)
     if run_s is None:
         run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
-    want = _want(draft, reservation.request, run_s=run_s, with_gifts=True)
+    want = want_of(draft, reservation.request, run_s=run_s, with_gifts=True)
     if fixed or has_started(reservation):
         last_end_at = max((span.end_at for span in fixed), default=draft.now)
         stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
@@ -247,7 +115,7 @@ def rebook(
     if disk is not None:
         is_begun = has_started(reservation) or any(span.end_at > draft.now for span in fixed)
         if is_begun or reservation.request.continues is not None:
-            want = _with_kept_disk(want, disk)
+            want = with_kept_disk(want, disk)
             # What a fault took is made good even where the pool gets tight by it.
             want = replace(want, kept_disk=None) if is_fault else want
         else:
@@ -354,19 +222,6 @@ def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     )
 
 
-def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[BookedSpan, ...]], bool]:
-    """Return the test whether new spans for what is movable keep the promise."""
-
-    def accept(spans: tuple[BookedSpan, ...]) -> bool:
-        if reservation.promise is None:
-            return True
-        # What covers now is being handed over: the start is no more a matter of where the rest is booked.
-        starts = not has_started(reservation) and reservation.span_at(draft.now) is None
-        return _keeps(draft, reservation.request, reservation.promise, spans, starts=starts)
-
-    return accept
-
-
 def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
     """End a reservation now: its booking gives its room back, its VM is stopped by converge, its disk is kept."""
     assert draft.rules is not None
@@ -384,36 +239,3 @@ def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -
     facts = dict(why.facts)
     facts.pop("reservation", None)
     draft.note(f"reservation.{outcome.value}", ended, is_notice=True, why=why.code.value, **facts)
-
-
-def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
-    """Raise the promise of a reservation to what its booking can keep now. The only place where a promise rises.
-
-    For a fault or an admin's override alone; the notice is written in the same commit. Without any booking left the
-    promise stays as it was told, and is broken: its disk is kept until it is resumed or cancelled.
-    """
-    current = draft.reservations[reservation.id]
-    assert current.promise is not None
-    start_by_at, end_by_at = current.promise.start_by_at, current.promise.end_by_at
-    ahead = [span for span in current.spans if span.end_at > draft.now]
-    if ahead:
-        end_by_at = max(end_by_at, ahead[-1].end_at)
-        if not any(vm.running_at is not None for _, vm in draft.vms_of(current.id)):
-            first_by_at = running_by_at(draft, current.request, ahead[0])
-            if first_by_at < draft.now:
-                first_by_at = draft.now + draft.lead_s(draft.hosts[ahead[0].host].profile, current.request.gpus)
-            start_by_at = max(start_by_at, first_by_at)
-            # Overdue near the end of its booking: what it then lacks is booked, and told, once the booking is over.
-            end_by_at = max(end_by_at, start_by_at)
-    why = reason(
-        ReasonCode.PROMISE_BROKEN, reservation=current.id, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at
-    )
-    draft.put(
-        replace(
-            current,
-            promise=Promise(start_by_at=start_by_at, end_by_at=end_by_at),
-            promise_notice=current.promise_notice + 1,
-            reasons=(why,),
-        )
-    )
-    draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)

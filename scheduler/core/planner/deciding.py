@@ -5,9 +5,10 @@ from dataclasses import replace
 from scheduler.core.intents import ApplyPolicy
 from scheduler.core.plan import BookedSpan, Reservation, event
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import keeps_promise, movable, rebook
+from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.promising import keeps_promise
 from scheduler.core.planner.replanning import compress, hours_ahead, is_stuck, replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, ReservationId

@@ -11,9 +11,10 @@ from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import BookedSpan, Plan, Reservation
 from scheduler.core.planner import admission
-from scheduler.core.planner.booking import admit, has_started, without_disk
+from scheduler.core.planner.admitting import admit, without_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
+from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, HostId, Promise, ReservationId
 from scheduler.core.settings import Settings

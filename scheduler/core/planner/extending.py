@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import follow_disk, keeps_promise, movable, rebook
+from scheduler.core.planner.booking import follow_disk, movable, rebook
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.promising import keeps_promise
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary
 from scheduler.core.spans import Instant

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from scheduler.core.facts import GpuState, VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
-from scheduler.core.planner.booking import Place, Reach, break_promise, end, has_started, keeps_promise, movable, rebook
+from scheduler.core.planner.booking import Place, Reach, end, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.owed import Vms, is_start_of_now, latest_start, owed_s
+from scheduler.core.planner.promising import break_promise, has_started, keeps_promise
 from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId

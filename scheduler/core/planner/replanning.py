@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import Reach, has_started, keeps_promise, most_gpus_at_once, movable, rebook
+from scheduler.core.planner.booking import Reach, most_gpus_at_once, movable, rebook
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import Request, ReservationId, by_number
 from scheduler.core.spans import Instant
 

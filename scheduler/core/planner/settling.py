@@ -10,11 +10,12 @@ from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import Reach, break_promise, end, movable, rebook
+from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
 from scheduler.core.planner.held_up import is_told, places_tried, settle_held_up, silent_text, tell_if_broken
 from scheduler.core.planner.owed import Vms, delivered_s, latest_start, owed_s, own_loss_s
+from scheduler.core.planner.promising import break_promise
 from scheduler.core.reasons import ReasonCode, reason
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})

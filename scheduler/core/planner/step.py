@@ -32,11 +32,13 @@ from scheduler.core.intents import (
 from scheduler.core.phases import phase_of
 from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, event
 from scheduler.core.planner import admission
-from scheduler.core.planner.booking import admit, end, has_started, keeps_promise, movable, rebook, refuse
+from scheduler.core.planner.admitting import admit, refuse
+from scheduler.core.planner.booking import end, movable, rebook
 from scheduler.core.planner.deciding import add_windows, apply_policy, decide_windows
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
+from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.planner.replanning import compress
 from scheduler.core.planner.settling import close_ended, settle
 from scheduler.core.reasons import Reason, ReasonCode, reason

@@ -1,0 +1,122 @@
+"""Admitting: the first booking of a request, the promise that it can keep, and the room for its disk; or why not."""
+
+from dataclasses import replace
+
+from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booking import is_scratch, want_of, with_kept_disk
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.outages import outages
+from scheduler.core.planner.placing import Want, place
+from scheduler.core.planner.promising import keeps, promise_of
+from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.requests import AtBoundary, DiskId, Request, ReservationId
+
+
+def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
+    """Keep the record of a request that was not admitted."""
+    draft.put(
+        Reservation(
+            request=request, promise=None, outcome=Outcome.REFUSED, ended_at=draft.now, is_closed=True, reasons=reasons
+        )
+    )
+
+
+def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Reason, ...]]:
+    """Book a request at its earliest place and promise what that place can keep; or say why not.
+
+    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it.
+    """
+    want = want_of(draft, request, run_s=request.run_s, with_gifts=False)
+    if request.continues is not None:
+        want = with_kept_disk(want, draft.disks[_kept_disk(draft, request.continues)])
+    firm = place(draft, want)
+    if firm is None and draft.silent_hosts:
+        want = replace(want, may_use_silent=True)
+        firm = place(draft, want)
+    if firm is None:
+        return None, _why_not(draft, request, want)
+    promise = promise_of(draft, request, firm)
+    if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
+        wanted_at, earliest_at = request.start_by_at, promise.start_by_at
+        return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
+    spans = firm
+    if any(window.gift_from_at is not None for window in draft.windows.values()):
+        gifted = place(draft, replace(want, with_gifts=True))
+        if gifted is not None and keeps(draft, request, promise, gifted):
+            spans = gifted
+    over = check_gpus_at_once(draft, request, spans)
+    if over:
+        return None, over
+    disk = _book_disk(draft, request, spans)
+    reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
+    draft.put(reservation)
+    draft.note(
+        "reservation.promised",
+        reservation,
+        is_notice=True,
+        start_by_at=promise.start_by_at,
+        end_by_at=promise.end_by_at,
+        booked_at=spans[0].start_at,
+    )
+    return reservation, ()
+
+
+def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:
+    """Return the disk that an earlier reservation left; the earlier one is known only until it is closed."""
+    disk = draft.reservations[continued].disk
+    assert disk is not None
+    return disk
+
+
+def without_disk(draft: Draft, request: Request) -> tuple[BookedSpan, ...] | None:
+    """Return where a request could be booked if its disk took no room; for asking what it waits for."""
+    return place(draft, replace(want_of(draft, request, run_s=request.run_s, with_gifts=True), disk_gib=0))
+
+
+def _why_not(draft: Draft, request: Request, want: Want) -> tuple[Reason, ...]:
+    """Say why a request has no place: another time, a smaller disk, a fault, or never."""
+    if request.start_by_at is not None:
+        soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
+        if soonest is not None:
+            earliest_at = promise_of(draft, replace(request, start_by_at=None), soonest).start_by_at
+            return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
+    if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
+        remedy = f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk"
+        missing: tuple[Reason, ...] = ()
+    else:
+        remedy = "ask for fewer GPUs or a shorter time"
+        if request.at_boundary is not AtBoundary.PARK:
+            remedy += ", or let it be parked at boundaries"
+        missing = outages(draft.hosts.values(), draft.facts)
+    never = reason(
+        ReasonCode.NEVER_FITS,
+        gpus=request.gpus,
+        run_s=request.run_s,
+        queue=request.queue,
+        horizon_at=draft.horizon_at,
+        remedy=remedy,
+    )
+    return never, *missing
+
+
+def _book_disk(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> DiskId:
+    assert draft.rules is not None
+    until_at = spans[-1].end_at + draft.rules.retention_s
+    if request.continues is not None:
+        disk_id = _kept_disk(draft, request.continues)
+        draft.disks[disk_id] = replace(draft.disks[disk_id], reservation=request.id)
+        draft.keep_disk_until(disk_id, until_at)
+        return disk_id
+    disk_id = DiskId(f"d-{request.id}")
+    draft.disks[disk_id] = BookedDisk(
+        id=disk_id,
+        reservation=request.id,
+        owner=request.owner,
+        size_gib=request.disk_gib,
+        storage=draft.hosts[spans[0].host].storage,
+        is_scratch=is_scratch(draft, request),
+        from_at=spans[0].start_at,
+        until_at=until_at,
+    )
+    return disk_id
