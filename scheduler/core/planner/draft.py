@@ -7,6 +7,7 @@ only (rows, calendar, events, undo); what to change is decided in `booking`, `se
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from scheduler.core.bounds import lead_s, longest_grace_s
 from scheduler.core.facts import HostFacts, VmFact
@@ -28,6 +29,9 @@ from scheduler.core.settings import Settings
 from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import HostProfile, Partition, mask_of
 from scheduler.core.windows import Stretches, Window, WindowId, stretches
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Draft:
@@ -240,11 +244,11 @@ class Draft:
         """Return everything that differs from the plan."""
         plan = self.plan
         return PlanChange(
-            reservations=tuple(r for key, r in self.reservations.items() if plan.reservations.get(key) != r),
-            windows=tuple(w for key, w in self.windows.items() if plan.windows.get(key) != w),
+            reservations=_changed(plan.reservations, self.reservations),
+            windows=_changed(plan.windows, self.windows),
             dropped_windows=tuple(key for key in sorted(plan.windows) if key not in self.windows),
-            hosts=tuple(h for key, h in self.hosts.items() if plan.hosts.get(key) != h),
-            disks=tuple(d for key, d in self.disks.items() if plan.disks.get(key) != d),
+            hosts=_changed(plan.hosts, self.hosts),
+            disks=_changed(plan.disks, self.disks),
             dropped_disks=tuple(key for key in sorted(plan.disks) if key not in self.disks),
             rules=self.new_rules,
             policy_text=self.policy_text,
@@ -296,6 +300,11 @@ class Draft:
         disk = self.disks[disk_id]
         if until_at > disk.until_at:
             self.disks[disk_id] = replace(disk, until_at=until_at)
+
+
+def _changed(before: Mapping[K, V], after: Mapping[K, V]) -> tuple[V, ...]:
+    """Return the rows that are new or differ; most are the very same object, which need not be compared."""
+    return tuple(row for key, row in after.items() if (old := before.get(key)) is not row and old != row)
 
 
 class Attempt:

@@ -159,8 +159,8 @@ def _earliest(draft: Draft, want: Want) -> _First | None:
                 earliest = min(earliest, fit.start_at)
                 candidates.append(fit)
     tied = [fit for fit in candidates if fit.start_at == earliest]
-    if not tied:
-        return None
+    if len(tied) <= 1:
+        return tied[0] if tied else None
     busy = {host: draft.calendar.by_host[host].busy_mask(earliest) for host in {fit.host.id for fit in tied}}
     return min(tied, key=lambda fit: _preference(draft, want, fit, busy[fit.host.id]))
 
