@@ -82,7 +82,7 @@ def _table(result: Result, hour: ShowHour) -> Table:
     table.add_column("for", justify="right")
     for name in ("asked", "promised by", "running", "blocks"):
         table.add_column(name, no_wrap=name != "blocks")
-    table.add_column("end")
+    table.add_column("end", no_wrap=True)
     for story in result.stories:
         table.add_row(
             story.id,
@@ -107,9 +107,10 @@ def _running(story: Story, hour: ShowHour) -> Text:
 
 
 def _end(story: Story, hour: ShowHour) -> str:
+    last = max((r.free_at for r in story.ran if r.free_at is not None), default=None)
     if story.outcome:
-        last = max((r.free_at for r in story.ran if r.free_at is not None), default=None)
-        return f"{story.outcome}{f' {hour(last)}' if last else ''}" if not story.promise or last else story.outcome
+        how = "done" if story.outcome == "completed" else story.outcome
+        return how if last is None else f"{how} {hour(last)}"
     if story.ran and story.ran[-1].free_at is None:
         return "runs on"
     return "parked" if story.ran else "waits"
@@ -119,6 +120,7 @@ def _summary(result: Result) -> Text:
     stories = result.stories
     promised = [s for s in stories if s.promise is not None]
     waits = [s.started_at - s.submitted_at for s in stories if s.started_at is not None and not s.is_by_policy]
+    waiting = [s for s in promised if s.started_at is None and not s.outcome]
     early = [
         s.promise.start_by_at - s.started_at for s in promised if s.promise is not None and s.started_at is not None
     ]
@@ -132,7 +134,8 @@ def _summary(result: Result) -> Text:
         f" {sum(1 for s in stories if s.is_by_policy)} of them asked for by the policy.",
         f"Promises broken: {result.broken}. Guests ran {_minutes(percentile(early, 0.5))} before what was promised"
         " (median).",
-        f"Waits: {_minutes(percentile(waits, 0.5))} median, {_minutes(percentile(waits, 0.95))} 95th percentile.",
+        f"Waits of those who started: {_minutes(percentile(waits, 0.5))} median,"
+        f" {_minutes(percentile(waits, 0.95))} 95th percentile. {len(waiting)} wait with a promise for later.",
         f"Parked and resumed: {sum(s.parkings for s in stories)} times, {moved} of them on another block."
         f" GPUs held {share:.0%} of the time.",
     ]
