@@ -76,7 +76,7 @@ def _shades(window: Window) -> list[Shade]:
 
 def _table(result: Result, hour: ShowHour) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "on grey7"])
-    for name in ("id", "who", "queue"):
+    for name in ("id", "who"):
         table.add_column(name, no_wrap=True)
     table.add_column("GPUs", justify="right")
     table.add_column("for", justify="right")
@@ -86,8 +86,7 @@ def _table(result: Result, hour: ShowHour) -> Table:
     for story in result.stories:
         table.add_row(
             story.id,
-            story.owner + (" (policy)" if story.is_by_policy else ""),
-            story.queue,
+            story.owner + (" *" if story.is_by_policy else ""),
             str(story.gpus),
             duration_text(story.run_s),
             hour(story.submitted_at),
@@ -131,7 +130,7 @@ def _summary(result: Result) -> Text:
     moved = sum(1 for s in stories for a, b in zip(s.blocks, s.blocks[1:], strict=False) if a != b)
     lines = [
         f"{len(stories)} reservations, {len(promised)} promised, {sum(1 for s in stories if s.started_at)} started,"
-        f" {sum(1 for s in stories if s.is_by_policy)} of them asked for by the policy.",
+        f" {sum(1 for s in stories if s.is_by_policy)} of them (*) asked for by the policy.",
         f"Promises broken: {result.broken}. Guests ran {_minutes(percentile(early, 0.5))} before what was promised"
         " (median).",
         f"Waits of those who started: {_minutes(percentile(waits, 0.5))} median,"
