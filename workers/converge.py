@@ -118,6 +118,8 @@ class Converge:
             return self._converge()
         except LeaseLost as error:
             self._forget_lease()
+            # What was about to be told was not written: rather tell twice than never.
+            self._told = Told(self._settings.finding_is_new_after_s)
             return ConvergeReport(host=self._host, is_mine=False, problem=text_of(error))
         except NightshiftError as error:
             # What was written and what was not is the store's to say: begin from what it has, and rather tell twice.

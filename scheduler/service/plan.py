@@ -6,7 +6,7 @@ Any number of these may run; the version guard makes one of them win, the others
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from scheduler.core.errors import NightshiftError, StalePlan
+from scheduler.core.errors import BrokenInvariant, NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts
 from scheduler.core.intents import FiledIntent
 from scheduler.core.plan import Decided, Plan, PlanChange, event
@@ -20,6 +20,7 @@ from scheduler.core.topology import HostProfile
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.ports import Clock, Wake
+from scheduler.store.failures import Unstorable
 from scheduler.store.store import Store
 
 MOST_TRIES = 20
@@ -75,11 +76,10 @@ class PlanTask:
             except StalePlan:
                 continue
             except Exception as error:
-                if not intents or (isinstance(error, NightshiftError) and error.retryable):
+                if not intents or not _may_be_an_intents_fault(error):
                     raise
                 self._set_aside(plan, intents, now)
             is_changed = True
-        if is_changed:
             for host in sorted(plan.hosts):
                 self.wake.host(host)
         return PlanRun(version=plan.version, is_changed=is_changed, next_due_at=self._due_at)
@@ -100,7 +100,7 @@ class PlanTask:
         except StalePlan:
             return
         except Exception as error:
-            if isinstance(error, NightshiftError) and error.retryable:
+            if not _may_be_an_intents_fault(error):
                 raise
             # Without any intent the step has to work: if it does not, this raises, and the defect is not an intent's.
             quiet = self._step(plan, (), now)
@@ -124,3 +124,11 @@ class PlanTask:
     def facts(self) -> Mapping[HostId, HostFacts]:
         """The facts as this process last saw them."""
         return self._facts
+
+
+def _may_be_an_intents_fault(error: Exception) -> bool:
+    """Whether an intent may be what made a step fail; a database or a machine in trouble is nobody's fault."""
+    if isinstance(error, NightshiftError):
+        return isinstance(error, BrokenInvariant | Unstorable)
+    # What the store does not translate is the database's own; only it raises from outside of Python and us.
+    return type(error).__module__ == "builtins" and not isinstance(error, MemoryError | OSError)

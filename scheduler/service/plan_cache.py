@@ -3,9 +3,11 @@
 Whoever commits hands the outcome in, so that nobody reads again what this process wrote itself.
 """
 
+from dataclasses import replace
 from threading import Lock
 
 from scheduler.core.plan import Plan, PlanChange, apply
+from scheduler.core.spans import DAY_S, Instant
 from scheduler.service.ports import Clock
 from scheduler.store.leases import LeaseClaim
 from scheduler.store.store import Store
@@ -34,7 +36,7 @@ class PlanCache:
         Raises StalePlan when another came first, and LeaseLost when a `lease` is given that is not held any more.
         """
         self._store.commit_plan(base.version, change, at=self._clock.now(), author=author, lease=lease)
-        after = apply(base, change)
+        after = _without_past(apply(base, change), self._clock.now())
         with self._lock:
             # A later one may have been read meanwhile.
             if self._plan is None or self._plan.version < after.version:
@@ -44,3 +46,11 @@ class PlanCache:
     @property
     def last_seen(self) -> Plan | None:
         return self._plan
+
+
+def _without_past(plan: Plan, now: Instant) -> Plan:
+    """Drop windows that ended a day ago, as loading does: a plan that is kept in memory must not grow for ever."""
+    past = [key for key, window in plan.windows.items() if window.end_at <= now - DAY_S]
+    if not past:
+        return plan
+    return replace(plan, windows={key: window for key, window in plan.windows.items() if key not in past})

@@ -55,6 +55,8 @@ class Unstorable(NightshiftError):
     code = "store.unstorable"
 
 
+_DOWN_CLASSES = ("08", "53", "57", "58")
+"""Connection lost, out of disk, memory or connections, shut down, trouble of the machine."""
 _REFUSAL = re.compile(r"^(\w+): ")
 _CHECK_FAILED = re.compile(r"CHECK constraint failed: (\w+)")
 _NOT_UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
@@ -96,7 +98,7 @@ def _ours(error: DBAPIError) -> NightshiftError | None:
         return StoreBusy(f"the database was busy for too long ({said}); try again")
     if "no such table" in said or "no such column" in said or "has no column" in said:
         return _too_old(said)
-    if "unable to open" in said or "disk I/O error" in said or "readonly" in said:
+    if any(trouble in said for trouble in ("unable to open", "disk I/O error", "readonly", "is full")):
         return StoreUnreachable(f"the database cannot be used: {said}; check its file, its directory and its disk")
     return None
 
@@ -110,7 +112,7 @@ def _ours_of_postgresql(cause: psycopg.Error, said: str) -> NightshiftError | No
         return ExtensionMissing(f"{said}; install PostgreSQL's contrib modules (apt install postgresql-contrib)")
     if isinstance(cause, psycopg.DataError):
         return Unstorable(f"a value cannot be stored: {said}; correct it")
-    if isinstance(cause, psycopg.OperationalError) and (cause.sqlstate is None or cause.sqlstate[:2] in ("08", "57")):
+    if isinstance(cause, psycopg.OperationalError) and (cause.sqlstate is None or cause.sqlstate[:2] in _DOWN_CLASSES):
         return StoreUnreachable(f"the database does not answer: {said}; check that it runs")
     return None
 

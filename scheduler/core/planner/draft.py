@@ -1,7 +1,7 @@
 """The workspace of one planning step: the plan as it is being changed, with its calendar.
 
 A step reads the plan and the facts, changes rows here, and takes the whole as one `PlanChange`. Holds the book-keeping
-only (rows, calendar, events, undo); what to change is decided in `booking`, `settling` and `planning`.
+only (rows, calendar, events, undo); what to change is decided in `booking`, `settling` and `step`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -13,7 +13,7 @@ from scheduler.core.plan import BookedSpan, Plan, Reservation
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, without_disk
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.outages import outages
+from scheduler.core.planner.outages import lost_gpu, outages
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, HostId, Promise, ReservationId
@@ -146,15 +146,7 @@ def _hand_over(
             found.append(reason(ReasonCode.WAITS_FOR_HAND_OVER, host=span.host, gpus=gpus, holder=str(vm.reservation)))
     for fact in host.gpus:
         if fact.gpu in partition.gpus and fact.gpu in host.gpus_out_of_plan:
-            found.append(
-                reason(
-                    ReasonCode.GPU_QUARANTINED,
-                    host=span.host,
-                    gpu=fact.gpu,
-                    since_at=fact.since_at,
-                    problem=fact.problem,
-                )
-            )
+            found.append(lost_gpu(span.host, fact))
     last = max(vms, key=lambda vm: vm.generation, default=None)
     if last is not None and last.end is VmEnd.START_FAILED:
         times = sum(1 for vm in vms if vm.end is VmEnd.START_FAILED)

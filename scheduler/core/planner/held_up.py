@@ -82,8 +82,11 @@ def ready_by_at(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSp
     from_at = span.start_at
     current = latest_start(reservation, vms)
     if current is not None and is_start_of_now(draft, reservation, current):
-        if current.end in (VmEnd.SELF_SHUTDOWN, VmEnd.UNKNOWN) and reservation.restart_after < current.generation:
-            # It waits for its owner, or is not understood: neither gets better elsewhere.
+        if current.end is VmEnd.SELF_SHUTDOWN:
+            # It waits for its owner, or has just been restarted by them: the time that passed is no fault of the place.
+            return None
+        if current.end is VmEnd.UNKNOWN and reservation.restart_after < current.generation:
+            # It is not understood: that does not get better elsewhere.
             return None
         from_at = max(from_at, current.off_at or 0)
     elif span.is_pinned:

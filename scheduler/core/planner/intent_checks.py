@@ -64,6 +64,15 @@ def _rules(rules: Rules) -> Iterator[str]:
     yield from _number("the default disk in GiB", rules.default_disk_gib, 1, MOST_DISK_GIB)
     for warning_s in rules.warnings_s:
         yield from _number("a warning in seconds before the end", warning_s, 1, DAY_S)
+    limits = rules.limits
+    named_limits = (
+        ("open reservations", limits.open_reservations),
+        ("GPUs at once", limits.gpus_at_once),
+        ("longest run in seconds", limits.longest_run_s),
+    )
+    for what, limit in named_limits:
+        if limit is not None:
+            yield from _number(f"the limit of {what}", limit, 1, MOST_VERSION)
     for queue in rules.queues:
         yield from _name("queue", queue.name)
         if queue.default_disk_gib is not None:

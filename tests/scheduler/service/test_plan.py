@@ -21,7 +21,7 @@ from scheduler.core.intents import (
     Submit,
     reservation_id,
 )
-from scheduler.core.plan import Decided
+from scheduler.core.plan import Decided, Limits
 from scheduler.core.planner.explaining import QUOTED
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.replay import VirtualClock
@@ -311,6 +311,8 @@ POISON: tuple[Intent, ...] = (
     replace(APPLY, rules=replace(APPLY.rules, queues=())),
     replace(APPLY, rules=replace(APPLY.rules, images=())),
     replace(APPLY, rules=replace(APPLY.rules, default_disk_gib=0)),
+    replace(APPLY, rules=replace(APPLY.rules, limits=Limits(gpus_at_once=-5))),
+    replace(APPLY, rules=replace(APPLY.rules, limits=Limits(open_reservations=0))),
     replace(APPLY, horizon_at=MONDAY_AT - 1),
     replace(APPLY, horizon_at=10**30),
     replace(APPLY, text="\x00"),
