@@ -2,10 +2,12 @@
 #
 #   PYTHON=/path/to/python3.11   the interpreter for .venv/; without it the first one found that is 3.11 or newer
 #   JOBS=4                       how many test processes run side by side
+#   HOST_DAYS=2000               how many simulated host-days `make histories` lives through
 #   ARGS="..."                   further arguments, for unit and simulate
 
 PYTHON ?=
 JOBS ?= 2
+HOST_DAYS ?= 600
 ARGS ?=
 PY := .venv/bin/python
 
@@ -45,7 +47,7 @@ kills: venv ## a worker killed at every driver call and every commit, in turn (C
 	NIGHTSHIFT_KILL=all $(PY) -m pytest -n $(JOBS) tests/simulation/test_two_actors.py
 
 histories: venv ## long simulated histories against every invariant (CI)
-	$(PY) -m tests.simulation.histories --host-days 2000 --jobs $(JOBS)
+	$(PY) -m tests.simulation.histories --host-days $(HOST_DAYS) --jobs $(JOBS)
 
 client: venv ## install the wheel alone, as a user would, and run it
 	tools/check_light_client.sh $(PY)

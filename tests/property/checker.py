@@ -60,13 +60,17 @@ def live(plan: Plan) -> list[Reservation]:
     return [r for _, r in sorted(plan.reservations.items()) if r.outcome is None and r.promise is not None]
 
 
-def lead_s(plan: Plan, span: BookedSpan, gpus: int) -> int:
-    """Return by how much a guest may be late on a span: the longest stop before it, and its own start."""
+def lead_s(plan: Plan, span: BookedSpan, gpus: int, *, now: Instant) -> int:
+    """Return by how much a guest may be late on a span: the longest stop before it, and its own start.
+
+    A window gives its grace at its start, so one that is over has none left to give; the policy may still file others.
+    """
     assert plan.rules is not None
     bounds = plan.hosts[span.host].profile.bounds
-    grace_s = plan.rules.grace_s
+    grace_s = max(plan.rules.grace_s, plan.rules.longest_grace_s)
     for window in plan.windows.values():
-        grace_s = max(grace_s, window.grace_s)
+        if window.end_at > now:
+            grace_s = max(grace_s, window.grace_s)
     return grace_s + bounds.destroy_s + bounds.reset_s + dict(bounds.start_s_by_size)[gpus]
 
 
@@ -111,7 +115,7 @@ def _spans_too_short(scene: Scene) -> Iterable[str]:
     assert scene.after.rules is not None
     for r in live(scene.after):
         for span in _new_spans(scene, r):
-            least_s = lead_s(scene.after, span, r.request.gpus) + scene.after.rules.min_useful_s
+            least_s = lead_s(scene.after, span, r.request.gpus, now=scene.now) + scene.after.rules.min_useful_s
             if span.start_at >= scene.now and not span.is_pinned and span.end_at - span.start_at < least_s:
                 yield f"{r.id} has a span of {span.end_at - span.start_at} s, less than {least_s} s: {span}"
             if span.end_at > scene.after.horizon_at:
@@ -186,7 +190,8 @@ def booked_s(scene: Scene, reservation: Reservation) -> int:
             continue
         # A span that has begun runs or is being handed over, by bounds that may have been others when it was booked.
         has_begun = span.start_at <= scene.now
-        ready_at = scene.now if has_begun else span.start_at + lead_s(scene.after, span, reservation.request.gpus)
+        late_s = lead_s(scene.after, span, reservation.request.gpus, now=scene.now)
+        ready_at = scene.now if has_begun else span.start_at + late_s
         # With `--at T` the guest may be up before T; only what comes after is counted.
         ready_at = max(ready_at, min(reservation.request.not_before_at or 0, span.end_at))
         total += max(0, span.end_at - max(ready_at, scene.now))
@@ -211,7 +216,7 @@ def _promises_out_of_reach(scene: Scene) -> Iterable[str]:
             continue
         if r.generation == 0 and ahead[0].start_at > scene.now and not _is_lost(scene, r):
             # Also of whoever was hit by a fault: what it was told then is a promise like the first.
-            by_at = ahead[0].start_at + lead_s(scene.after, ahead[0], r.request.gpus)
+            by_at = ahead[0].start_at + lead_s(scene.after, ahead[0], r.request.gpus, now=scene.now)
             if by_at > r.promise.start_by_at:
                 yield f"{r.id} may run only at {by_at}, promised by {r.promise.start_by_at}"
         if r.id in scene.excused:

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.intents import Submit
+from scheduler.core.intents import ApplyPolicy, Submit
 from scheduler.core.plan import PlanChange, Reservation, apply
-from scheduler.core.requests import Ask, Promise, ReservationId
+from scheduler.core.requests import Ask, HostId, Promise, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import WindowState
 from tests.property.checker import Scene, violations
-from tests.property.worlds import MIDNIGHT, World, world
+from tests.property.worlds import MIDNIGHT, World, dgx2, nights, rules, world
 
 ONE, TWO, JOB = ReservationId("r-3"), ReservationId("r-4"), ReservationId("r-5")
 
@@ -92,6 +92,13 @@ def grown_disk(made: World) -> PlanChange:
     return PlanChange(disks=(replace(disk, size_gib=1_000_000),))
 
 
+def lengthened_grace(made: World) -> PlanChange:
+    """Let the policy give a grace that no window has yet, with somebody booked who has not begun."""
+    made.file(Submit(ask=Ask(owner="bob", queue="hpc", gpus=16, run_s=3 * HOUR_S)))
+    assert made.plan.rules is not None
+    return PlanChange(rules=replace(made.plan.rules, longest_grace_s=900))
+
+
 @pytest.mark.parametrize(
     ("plant", "sentence"),
     [
@@ -109,6 +116,7 @@ def grown_disk(made: World) -> PlanChange:
         (reopened, "went from"),
         (shortened_disk, "was shortened"),
         (grown_disk, "disks of"),
+        (lengthened_grace, "may run only at"),
     ],
 )
 def test_a_planted_wrong_is_found(plant: Callable[[World], PlanChange], sentence: str) -> None:
@@ -120,4 +128,25 @@ def test_a_planted_wrong_is_found(plant: Callable[[World], PlanChange], sentence
 def test_a_good_plan_has_nothing_wrong() -> None:
     made = good()
     made.run_until(made.now + 2 * DAY_S)
+    assert made.problems == []
+
+
+def test_the_longer_grace_of_a_night_that_is_over_delays_nobody_under_a_later_policy() -> None:
+    host = HostId("dgx2-a")
+    until_at = MIDNIGHT + 15 * DAY_S
+    made = world(windows=nights([host], from_at=MIDNIGHT, until_at=until_at, grace_s=480), longest_grace_s=480)
+    made.run_until(MIDNIGHT + DAY_S + 9 * HOUR_S)
+    made.file(
+        ApplyPolicy(
+            rules=rules(2),
+            windows=nights([host], from_at=made.now, until_at=until_at, version=2),
+            hosts=frozenset({host}),
+            horizon_at=until_at,
+            text="policy",
+        )
+    )
+    assert max(w.grace_s for w in made.plan.windows.values() if w.end_at <= made.now) == 480
+    job = made.file(Submit(ask=Ask(owner="ada", queue="hpc", gpus=16, run_s=3 * HOUR_S))).reservations[0]
+    span, bounds = job.spans[0], dgx2("dgx-2").bounds
+    assert span.end_at - span.start_at == 300 + bounds.destroy_s + bounds.reset_s + bounds.start_s(16) + 3 * HOUR_S
     assert made.problems == []

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from scheduler.core.plan import BookedSpan
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, ReservationId
 from scheduler.core.spans import FOREVER, HOUR_S, MINUTE_S, Instant
@@ -241,8 +242,29 @@ def _wrong_stop(history: History, host: HostId, line: LogLine, hold: Hold | None
     if told.ended_at is not None and told.ended_at <= line.at:
         return
     booked = next((span for span in told.spans_at(line.at) if span.start_at <= line.at < span.end_at), None)
-    if booked is not None and (booked.host, booked.partition) == (host, line.partition):
+    is_there = booked is not None and (booked.host, booked.partition) == (host, line.partition)
+    if booked is not None and is_there and not _has_run_out(told, host, line):
         yield f"{host}: {line.name} was stopped at {line.at}, it is booked there until {booked.end_at} ({line.what})"
+
+
+def _has_run_out(told: Told, host: HostId, line: LogLine) -> bool:
+    """Whether the booking of this very start had come to its end before, and what is booked there now is another run.
+
+    A gap in a booking parks: who is stopped late, because nobody watched in the gap, is stopped all the same. Only an
+    end that was booked when it came counts, so that nobody's end is put back into the past.
+    """
+    end_at = _run_end_at(told.spans_at(line.at), host, line)
+    return end_at is not None and end_at < line.at and _run_end_at(told.spans_at(end_at), host, line) == end_at
+
+
+def _run_end_at(spans: tuple[BookedSpan, ...], host: HostId, line: LogLine) -> Instant | None:
+    """Return the end of the run that a start was made for: spans on one place without a gap are one run."""
+    here = sorted((s for s in spans if (s.host, s.partition) == (host, line.partition)), key=lambda s: s.start_at)
+    end_at = next((span.end_at for span in here if span.generation == line.generation), None)
+    for span in here:
+        if span.start_at == end_at:
+            end_at = span.end_at
+    return end_at
 
 
 def _twice_at_once(holds: list[Hold]) -> Iterator[str]:

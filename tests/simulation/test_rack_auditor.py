@@ -194,6 +194,35 @@ def test_a_notice_of_a_broken_promise_is_found_where_nothing_failed_and_believed
     assert audit(replace(history(late, broken), has_faults=True)) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "at_the_stop", "is_wrong"),
+    [
+        ((END, None), (END, END + HOUR_S), False),
+        ((END, None), (END, END), True),
+        ((END + 2 * HOUR_S, None), (END, END + HOUR_S), True),
+        ((END, None), (None, T), True),
+    ],
+    ids=["parked", "goes on without a gap", "its end was put back", "its booking is gone"],
+)
+def test_a_late_stop_is_wrong_where_it_is_booked_again_unless_its_own_run_had_come_to_its_end(
+    before: tuple[int, None], at_the_stop: tuple[int | None, int], is_wrong: bool
+) -> None:
+    stop_at = END + HOUR_S + 5
+
+    def booked(own_end_at: int | None, next_at: int | None) -> tuple[BookedSpan, ...]:
+        spans = []
+        if own_end_at is not None:
+            spans.append(BookedSpan(start_at=T, end_at=own_end_at, host=HOST, partition=PAIR, generation=1))
+        if next_at is not None:
+            spans.append(BookedSpan(start_at=next_at, end_at=END + 3 * HOUR_S, host=HOST, partition=PAIR))
+        return tuple(spans)
+
+    bookings = [(T - 100, booked(*before)), (stop_at, booked(*at_the_stop))]
+    late = [*honest_log()[:5], line(stop_at, "vm.shutdown_asked")]
+    problems = audit(history(late, replace(told(), bookings=bookings, ended_at=None, outcome=None)))
+    assert any("it is booked there until" in problem for problem in problems) == is_wrong
+
+
 def test_two_vms_of_one_reservation_are_found() -> None:
     second = replace(
         line(T + 30, "vm.starting", dirty=0), domain=UUID(int=9), gpus=(2, 3), partition=PartitionId("2g2-3")

@@ -73,7 +73,7 @@ def why(
         return ()
     if reservation.outcome is not None:
         return reservation.reasons
-    told = tuple(r for r in reservation.reasons if r.code is ReasonCode.PROMISE_BROKEN)
+    told = tuple(r for r in reservation.reasons if r.code is ReasonCode.PROMISE_BROKEN)[-1:]
     ahead = next((span for span in reservation.spans if span.end_at > now), None)
     if ahead is None:
         return (*told, *_no_place(plan, facts, reservation))

@@ -12,7 +12,7 @@ from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.planner.booking import Place, Reach, end, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.owed import Vms, is_start_of_now, latest_start, owed_s
-from scheduler.core.planner.promising import break_promise, has_started, keeps_promise
+from scheduler.core.planner.promising import break_promise, gist, has_started, keeps_promise, told_since_it_ran
 from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
@@ -89,8 +89,8 @@ def ready_by_at(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSp
             # It is not understood: that does not get better elsewhere.
             return None
         from_at = max(from_at, current.off_at or 0)
-    elif span.is_pinned:
-        # Converge is at it, and has not written yet what it asked for.
+    elif span.is_pinned and not (current is None and draft.is_left(span.host)):
+        # Converge is at it, and has not written yet what it asked for. Of a host that is left nothing was asked.
         return None
     return from_at + draft.lead_s(draft.hosts[span.host].profile, reservation.request.gpus)
 
@@ -212,13 +212,14 @@ def _check_overdue(draft: Draft, reservation: Reservation, vms: Vms) -> None:
     if any(span.end_at > draft.now for span in reservation.spans) or reservation.promise_notice == 0:
         cause = cause_of_delay(draft, reservation, vms)
         # Where its time has passed and more is booked, there is a new start to tell, whatever the cause was.
-        if not is_told(reservation, cause) or reservation.span_at(draft.now) is None:
+        if not is_told(draft, reservation, cause) or reservation.span_at(draft.now) is None:
             break_promise(draft, reservation, cause)
 
 
-def is_told(reservation: Reservation, cause: str) -> bool:
-    """Whether this is the cause of the broken promise that was told last."""
-    return any(why.fact("cause") == cause for why in reservation.reasons)
+def is_told(draft: Draft, reservation: Reservation, cause: str) -> bool:
+    """Whether this cause of the broken promise was told since a guest of it last ran."""
+    new = gist(reason(ReasonCode.PROMISE_BROKEN, cause=cause))
+    return any(gist(why) == new for why in told_since_it_ran(draft, reservation))
 
 
 def tell_if_broken(draft: Draft, before: Reservation, cause: str) -> None:
@@ -242,12 +243,13 @@ def silent_text(host: HostId) -> str:
 
 def _lost_text(draft: Draft, span: BookedSpan) -> str:
     lost = draft.partition_of(span).gpus & draft.facts[span.host].gpus_out_of_plan
-    return f"GPUs {_listed(lost)} of {span.host} were lost"
+    return f"GPUs of {span.host} were lost: {_listed(lost)}"
 
 
 def cause_of_delay(draft: Draft, reservation: Reservation, vms: Vms) -> str:
-    """Return what keeps the guest of a span that has begun from starting."""
-    span = reservation.span_at(draft.now)
+    """Return what keeps the guest of a span that has begun from starting, or kept it until its time was over."""
+    begun = [span for span in reservation.spans if span.start_at <= draft.now]
+    span = max(begun, key=lambda s: s.end_at, default=None)
     if span is None:
         return next((vm.problem for _, vm in reversed(vms) if vm.problem), NOT_IN_TIME)
     if span.host in draft.silent_hosts:
@@ -273,7 +275,7 @@ def cause_of_delay(draft: Draft, reservation: Reservation, vms: Vms) -> str:
         return problem
     dirty = {gpu.gpu for gpu in (facts.gpus if facts is not None else ()) if gpu.state is GpuState.DIRTY}
     if dirty & partition.gpus:
-        return f"GPUs {_listed(frozenset(dirty & partition.gpus))} of {span.host} were not reset in time"
+        return f"GPUs of {span.host} were not reset in time: {_listed(frozenset(dirty & partition.gpus))}"
     return NOT_IN_TIME
 
 

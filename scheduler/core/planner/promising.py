@@ -3,14 +3,21 @@
 `break_promise` raises it for a fault or an admin's override, and writes the notice with it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.draft import Draft
-from scheduler.core.reasons import ReasonCode, reason
+from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Promise, Request
 from scheduler.core.spans import Instant
+
+TOLD_AT_MOST = 8
+"""So many causes of a broken promise are remembered, so as not to tell them again."""
+
+_LIST = re.compile(r": | by ")
+"""What comes before the list in the text of a cause."""
 
 
 def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:
@@ -49,6 +56,32 @@ def keeps_promise(draft: Draft, reservation: Reservation) -> Callable[[tuple[Boo
     return accept
 
 
+def _first_by_at(draft: Draft, request: Request, ahead: list[BookedSpan]) -> Instant:
+    """Return by when a first start is up in the first of these spans that is long enough for it, else in the last."""
+
+    def by_at(span: BookedSpan) -> Instant:
+        at = running_by_at(draft, request, span)
+        return at if at >= draft.now else draft.now + at - span.start_at
+
+    return by_at(next((span for span in ahead if by_at(span) <= span.end_at), ahead[-1]))
+
+
+def told_since_it_ran(draft: Draft, reservation: Reservation) -> tuple[Reason, ...]:
+    """Return the causes of a broken promise that were told since a guest of it last ran; the latest is last."""
+    ran = [vm for _, vm in draft.vms_of(reservation.id) if vm.running_at is not None]
+    since_at = max((vm.off_at or vm.running_at or 0 for vm in ran), default=0)
+    return tuple(
+        why
+        for why in reservation.reasons
+        if why.code is ReasonCode.PROMISE_BROKEN and isinstance(at := why.fact("told_at"), int) and at >= since_at
+    )
+
+
+def gist(why: Reason) -> str:
+    """Return what a cause is and where, without the GPUs or guests that it lists: those change while it lasts."""
+    return _LIST.split(str(why.fact("cause")), maxsplit=1)[0]
+
+
 def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
     """Raise the promise of a reservation to what its booking can keep now. The only place where a promise rises.
 
@@ -62,21 +95,24 @@ def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
     if ahead:
         end_by_at = max(end_by_at, ahead[-1].end_at)
         if not any(vm.running_at is not None for _, vm in draft.vms_of(current.id)):
-            first_by_at = running_by_at(draft, current.request, ahead[0])
-            if first_by_at < draft.now:
-                first_by_at = draft.now + draft.lead_s(draft.hosts[ahead[0].host].profile, current.request.gpus)
-            start_by_at = max(start_by_at, first_by_at)
+            start_by_at = max(start_by_at, _first_by_at(draft, current.request, ahead))
             # Overdue near the end of its booking: what it then lacks is booked, and told, once the booking is over.
             end_by_at = max(end_by_at, start_by_at)
     why = reason(
-        ReasonCode.PROMISE_BROKEN, reservation=current.id, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at
+        ReasonCode.PROMISE_BROKEN,
+        reservation=current.id,
+        cause=cause,
+        start_by_at=start_by_at,
+        end_by_at=end_by_at,
+        told_at=draft.now,
     )
+    told = tuple(other for other in told_since_it_ran(draft, current) if gist(other) != gist(why))
     draft.put(
         replace(
             current,
             promise=Promise(start_by_at=start_by_at, end_by_at=end_by_at),
             promise_notice=current.promise_notice + 1,
-            reasons=(why,),
+            reasons=(*told, why)[-TOLD_AT_MOST:],
         )
     )
     draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)

@@ -13,7 +13,14 @@ from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
-from scheduler.core.planner.held_up import is_told, places_tried, settle_held_up, silent_text, tell_if_broken
+from scheduler.core.planner.held_up import (
+    cause_of_delay,
+    is_told,
+    places_tried,
+    settle_held_up,
+    silent_text,
+    tell_if_broken,
+)
 from scheduler.core.planner.owed import Vms, delivered_s, latest_start, owed_s, own_loss_s
 from scheduler.core.planner.promising import break_promise
 from scheduler.core.reasons import ReasonCode, reason
@@ -22,7 +29,10 @@ HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEn
 """Ends for which the hours they cost are delivered later."""
 
 NO_PLACE = "no GPUs are left that could take it"
-"""The cause of a broken promise that is told once for each time that a reservation loses its last place."""
+"""The cause of a broken promise that is told when a reservation that ran, or never did, loses its last place."""
+
+HOURS_LOST = "hours lost to a fault of the host"
+"""The cause that is told of a guest that ran."""
 
 LEAST_OWED_S = 60
 """Less than this is not worth another start."""
@@ -84,6 +94,9 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     span = next((s for s in reservation.spans if s.generation == current.generation), None)
     if span is None or span.end_at <= draft.now:
         return
+    # Its start was held up, and what was booked again meanwhile was not told each time.
+    tell_if_broken(draft, reservation, HOURS_LOST)
+    reservation = draft.reservations[reservation.id]
     assert current.running_at is not None
     running_at = max(current.running_at, reservation.request.not_before_at or 0)
     earlier = [item for item in vms if item[1].generation < current.generation]
@@ -147,7 +160,7 @@ def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s:
     reservation = draft.reservations[reservation.id]
     if missing_s >= LEAST_OWED_S:
         rebook(draft, reservation, run_s=tail_s + missing_s, is_fault=True, accept=lambda _: True)
-    tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+    tell_if_broken(draft, reservation, HOURS_LOST)
 
 
 def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
@@ -167,12 +180,19 @@ def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: 
     if rebook(
         draft, reservation, run_s=run_s, avoid=avoid, is_fault=True, reach=Reach.ANSWERING, accept=lambda _: True
     ):
-        draft.note("reservation.moved", reservation, is_notice=True, owed_s=run_s)
-        tell_if_broken(draft, reservation, "hours lost to a fault of the host")
+        never_ran = not any(vm.running_at is not None for _, vm in vms)
+        cause = cause_of_delay(draft, reservation, vms) if never_ran else HOURS_LOST
+        first = next(s for s in draft.reservations[reservation.id].spans if s.end_at > draft.now)
+        # It goes on to wait where it waited, for what its owner was told: when it runs, its new end is told.
+        is_same = first.start_at <= draft.now and (first.host, first.partition) in avoid
+        is_known = never_ran and is_same and is_told(draft, reservation, cause)
+        draft.note("reservation.moved", reservation, is_notice=not is_known, owed_s=run_s)
+        if not is_known:
+            tell_if_broken(draft, reservation, cause)
         return
     last = max(reservation.spans, key=lambda s: s.end_at, default=None)
     cause = silent_text(last.host) if last is not None and last.host in draft.silent_hosts else NO_PLACE
-    if not is_told(reservation, cause):
+    if not is_told(draft, reservation, cause):
         break_promise(draft, reservation, cause)
 
 

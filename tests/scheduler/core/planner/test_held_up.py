@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from scheduler.core.facts import VmEnd
 from scheduler.core.intents import Drain, Extend, Restart, Submit
-from scheduler.core.plan import Reservation
+from scheduler.core.plan import PlanChange, Reservation, apply, pinned
 from scheduler.core.planner.explaining import why
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import Ask, HostId, ReservationId
@@ -33,6 +33,11 @@ def notices(made: World, key: ReservationId, kind: str = "promise.raised") -> li
         for event in change.events
         if event.reservation == key and event.kind == kind and event.is_notice
     ]
+
+
+def told_end_at(made: World, key: ReservationId) -> int:
+    raised = [e for _, change in made.changes for e in change.events if e.kind == "promise.raised"]
+    return next(int(dict(e.facts)["end_by_at"] or 0) for e in reversed(raised) if e.reservation == key)
 
 
 def hosts_of(reservation: Reservation) -> list[HostId]:
@@ -286,3 +291,59 @@ def test_equal_plans_give_equal_changes_whatever_the_order_of_their_rows() -> No
         windows=dict(reversed(list(kept.windows.items()))),
     )
     assert made.step() == one
+
+
+def test_a_start_that_stays_blocked_past_its_booking_again_and_again_is_told_once() -> None:
+    made = day()
+    made.stuck[A] = set(range(16))
+    one = submit(made)
+    made.run_until(made.now + 20 * HOUR_S)
+    assert get(made, one).outcome is None
+    assert notices(made, one) == ["the hand-over was not done in time"]
+    made.stuck[A] = set()
+    made.run_until(made.now + 3 * HOUR_S)
+    assert get(made, one).outcome is not None
+    assert told_end_at(made, one) > made.now - 3 * HOUR_S, "when it ran, its new end was told"
+    assert made.problems == []
+
+
+def test_two_causes_that_take_turns_are_told_once_each() -> None:
+    made = day()
+    made.stuck[A] = set(range(16))
+    one = submit(made, run_s=30 * HOUR_S)
+    for _ in range(20):
+        made.run_until(made.now + 15 * MINUTE_S)
+        made.fall_silent(A)
+        made.look()
+        made.run_until(made.now + 15 * MINUTE_S)
+        made.answer(A)
+        made.look()
+    assert sorted(map(str, notices(made, one))) == ["host dgx2-a does not answer", "the hand-over was not done in time"]
+    assert made.problems == []
+
+
+def test_a_restart_by_its_owner_is_no_late_hand_over() -> None:
+    made = day()
+    one = submit(made, gpus=1, run_s=4 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    guest = made.vms[one, 1]
+    guest.ends_at, guest.end = made.now + MINUTE_S, VmEnd.SELF_SHUTDOWN
+    made.run_until(made.now + 10 * MINUTE_S)
+    before = get(made, one)
+    made.file(Restart(reservation=one), author="ada")
+    made.run_until(made.now + HOUR_S)
+    assert [(s.host, s.partition) for s in get(made, one).spans] == [(s.host, s.partition) for s in before.spans]
+    assert notices(made, one) == []
+    assert made.problems == []
+
+
+def test_what_was_pinned_and_never_asked_for_leaves_a_host_that_does_not_answer() -> None:
+    made = day({"dgx2-a": "a", "dgx2-b": "a"})
+    one = submit(made, run_s=20 * HOUR_S)
+    pin = PlanChange(reservations=(pinned(get(made, one), made.now),))
+    made.plan = apply(made.plan, pin)
+    first = made.plan.reservations[one].spans[0].host
+    made.fall_silent(first)
+    made.run_until(made.now + HOUR_S)
+    assert hosts_of(get(made, one)) == [first, B if first == A else A]
+    assert notices(made, one) == [f"host {first} does not answer"]
