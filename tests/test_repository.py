@@ -20,7 +20,7 @@ from packaging.version import Version
 from tests import unexpected_skips
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("scheduler", "policies", "workers", "cli")
+PACKAGES = ("scheduler", "policies", "workers", "api", "cli")
 LOCKS = ("client", "server", "dev")
 # Libraries of servers and hosts: a student's machine has none of them.
 SERVER_LIBRARIES = (
