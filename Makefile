@@ -3,7 +3,7 @@
 #   PYTHON=/path/to/python3.11   the interpreter for .venv/; without it the first one found that is 3.11 or newer
 #   JOBS=4                       how many test processes run side by side
 #   HOST_DAYS=2000               how many simulated host-days `make histories` lives through
-#   ARGS="..."                   further arguments, for unit and simulate
+#   ARGS="..."                   further arguments, for unit, simulate and demo
 
 PYTHON ?=
 JOBS ?= 2
@@ -16,7 +16,7 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate kills histories client lock clean
+.PHONY: help venv test lint format unit simulate demo kills histories client lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ unit: venv ## the tests, e.g. ARGS="-k park"
 
 simulate: venv ## a simulated rack through a day and a night, e.g. ARGS="--seed 7"
 	.venv/bin/nightshift simulate $(ARGS)
+
+demo: venv ## two days on the real processes in three minutes, e.g. ARGS="--seed 7"
+	.venv/bin/nightshift demo $(ARGS)
 
 kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
 	NIGHTSHIFT_KILL=all $(PY) -m pytest -n 0 -s tests/simulation/test_kill_injection.py

@@ -16,6 +16,7 @@ _COLOURS = (
     "#ffbe7d", "#8cd17d",
 )  # fmt: skip
 _SHADE = "grey19"
+_TAKEN = "grey54"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,8 @@ class Bar:
     start_at: Instant
     end_at: Instant
     label: str
-    colour: int
-    """Bars with the same number have the same colour."""
+    colour: int | None
+    """Bars with the same number have the same colour; None: grey, taken by somebody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,12 @@ def draw(
     show_hour: Callable[[Instant], str],
     shades: Sequence[Shade] = (),
     now: Instant | None = None,
+    hours_from_at: Instant | None = None,
 ) -> Text:
-    """Draw rows over time; `columns` cells for the time, `show_hour` writes an instant on the axis (`Mon 20:00`)."""
+    """Draw rows over time; `columns` cells for the time, `show_hour` writes an instant on the axis (`Mon 20:00`).
+
+    `hours_from_at`: an instant up to `from_at` that the hours on the axis are counted from, as the midnight before.
+    """
     margin = max((len(label) for label in row_labels), default=0) + 1
     step_s = max(1, -(-(until_at - from_at) // columns))
     cells = -(-(until_at - from_at) // step_s)
@@ -58,7 +63,8 @@ def draw(
     def column(instant: Instant) -> int:
         return min(max((instant - from_at) // step_s, 0), cells)
 
-    picture = _axis(from_at, until_at, step_s=step_s, margin=margin, cells=cells, show_hour=show_hour)
+    hours_from_at = -(-from_at // HOUR_S) * HOUR_S if hours_from_at is None else hours_from_at
+    picture = _axis(hours_from_at, from_at, until_at, step_s=step_s, margin=margin, cells=cells, show_hour=show_hour)
     picture.append(_bands(shades, margin=margin, cells=cells, column=column))
     shaded = [False] * cells
     for shade in shades:
@@ -73,6 +79,7 @@ def draw(
 
 
 def _axis(
+    hours_from_at: Instant,
     from_at: Instant,
     until_at: Instant,
     *,
@@ -85,7 +92,7 @@ def _axis(
     width = max(len(show_hour(from_at)), 1) + 2
     every_h = next((h for h in (1, 2, 3, 4, 6, 12, 24, 48, 96) if h * HOUR_S >= width * step_s), 168)
     line = [" "] * (cells + width)
-    instant = -(-from_at // HOUR_S) * HOUR_S
+    instant = hours_from_at + max(0, -(-(from_at - hours_from_at) // (every_h * HOUR_S))) * every_h * HOUR_S
     while instant < until_at:
         cell = (instant - from_at) // step_s
         text = show_hour(instant)
@@ -124,7 +131,8 @@ def _row(
         end = max(column(bar.end_at), min(start + 1, len(shaded)))
         label = bar.label if row == min(bar.rows) else ""
         characters[start:end] = _bracketed(label, end - start, fill="·")
-        style = Style(color="black", bgcolor=_COLOURS[bar.colour % len(_COLOURS)])
+        colour = _TAKEN if bar.colour is None else _COLOURS[bar.colour % len(_COLOURS)]
+        style = Style(color="black", bgcolor=colour)
         styles[start:end] = [style] * (end - start)
     if mark is not None and mark < len(characters):
         characters[mark] = "│"

@@ -7,6 +7,7 @@ Exit codes, the same for every command: 0 done · 1 the answer is no · 2 wrong 
 import sys
 
 from rich.console import Console
+from rich.text import Text
 
 from scheduler.core.errors import NightshiftError
 
@@ -19,6 +20,15 @@ EXIT_FAILED = 4
 def console(*, width: int | None = None) -> Console:
     """Return a console on stdout; colour and width follow the terminal."""
     return Console(width=width, highlight=False)
+
+
+def say(text: str) -> None:
+    """Write a sentence on stdout: broken between words in a terminal, whole in a pipe."""
+    out = console()
+    if out.is_terminal:
+        out.print(Text(text))
+    else:
+        print(text)
 
 
 def complain(message: str) -> None:

@@ -1,4 +1,4 @@
-"""`nightshift policy`: what authors of policy files run on their own machine; no server is asked."""
+"""`nightshift policy check`: what authors of policy files run on their own machine; no server is asked."""
 
 import json
 import time
@@ -29,15 +29,19 @@ UNREADABLE = 2
 MIDNIGHT = clock_time()
 _WIDTH_OF_FILES = 140
 
-app = typer.Typer(name="policy", help="Check policy files.", no_args_is_help=True)
+app = typer.Typer(name="policy", help="Check policy files, apply them, see what holds.", no_args_is_help=True)
 
 
 @app.callback()
 def policy_commands() -> None:
-    """Check policy files."""
+    """Check policy files, apply them, see what holds."""
 
 
-@app.command("check")
+@app.command(
+    "check",
+    epilog="Examples:\n\n  nightshift policy check university.yaml\n\n"
+    "  nightshift policy check university.yaml --days 30",
+)
 def check(
     file: Annotated[Path, typer.Argument(help="The policy file, YAML.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -50,7 +54,7 @@ def check(
 
     Ends with 0 if the file is fine, 1 if it has errors, 2 if it cannot be read.
     """
-    text = _read(file, as_json)
+    text = read_policy_text(file, as_json=as_json)
     first_day = _date(from_date, as_json)
     policy = load_policy(text, source=str(file))
     if isinstance(policy, tuple):
@@ -71,7 +75,8 @@ def check(
     _show(policy, file, days, windows, filings)
 
 
-def _read(file: Path, as_json: bool) -> str:
+def read_policy_text(file: Path, *, as_json: bool) -> str:
+    """Return the text of a policy file; ends the command with one line if that cannot be."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
@@ -109,7 +114,7 @@ def _unreadable(file: Path, what: str, as_json: bool) -> NoReturn:
     if as_json:
         print(json.dumps({"file": str(file), "ok": False, "unreadable": what, "problems": []}, indent=2))
     else:
-        typer.echo(f"{file}: {what}", err=True)
+        typer.echo(f"{file if str(file).isprintable() else repr(str(file))}: {what}", err=True)
     raise typer.Exit(UNREADABLE)
 
 

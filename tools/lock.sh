@@ -15,11 +15,16 @@ compile() {
     # No address of an index and no path may be written; --no-build keeps to packages that have wheels.
     "$uv" pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-build \
         --no-annotate --custom-compile-command "make lock" ${UPGRADE:+--upgrade} \
-        "$@" --output-file "$out" pyproject.toml
+        "$@" --output-file "$out"
 }
 
-# dev holds everything; the other two are held to its versions, so one version of a package is tested and shipped.
-compile requirements/dev.txt --extra dev
+# dev holds everything; the others are held to its versions, so one version of a package is tested and shipped.
+compile requirements/dev.txt --extra dev pyproject.toml
 UPGRADE=
-compile requirements/server.txt --extra server --constraint requirements/dev.txt
-compile requirements/client.txt --constraint requirements/dev.txt
+compile requirements/server.txt --extra server --constraint requirements/dev.txt pyproject.toml
+compile requirements/client.txt --constraint requirements/dev.txt pyproject.toml
+# What the wheel is built with where no .venv/ is, as in the container image.
+"$(dirname "$uv")/python" -c "
+import pathlib, tomllib
+print(*tomllib.loads(pathlib.Path('pyproject.toml').read_text())['build-system']['requires'], sep='\n')
+" | compile requirements/build.txt --constraint requirements/dev.txt -

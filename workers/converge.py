@@ -58,6 +58,8 @@ class ConvergeReport:
     findings: tuple[Finding, ...] = ()
     """Why what the plan wants is not so yet, and what was left alone; of the last pass."""
     next_due_at: Instant | None = None
+    has_news: bool = False
+    """Facts that planning reads were written: the plan may have something to decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Converge:
         self._told = Told(settings.finding_is_new_after_s)
         self._lock = Lock()
         self._is_asked_again = False
+        self._has_news = False
 
     def converge(self) -> ConvergeReport:
         """Bring the host nearer to what the plan says; safe to call at any time, as often as one likes."""
@@ -138,6 +141,7 @@ class Converge:
     def _converge(self) -> ConvergeReport:
         done: list[Action] = []
         last = _Pass()
+        self._has_news = False
         for _ in range(MOST_PASSES):
             self._is_asked_again = False
             is_new = self._lease.hold()
@@ -154,6 +158,7 @@ class Converge:
             actions=tuple(done),
             findings=last.findings,
             next_due_at=self._next_due_at(),
+            has_news=self._has_news,
         )
 
     def _next_due_at(self) -> Instant | None:
@@ -236,6 +241,7 @@ class Converge:
                 now_machine_s=self._clock.machine_s(),
             )
             if revision is not None:
+                self._has_news = True
                 self._known_facts.put(self._host, in_order(new), revision)
         self._facts = new
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from scheduler.core.errors import LeaseLost
 from scheduler.core.requests import HostId
@@ -62,6 +62,15 @@ def holds(connection: Connection, name: str, token: str, *, now_machine_s: float
 def release(connection: Connection, name: str, token: str) -> None:
     """Give a lease up; nothing happens when it is not ours."""
     connection.execute(delete(LEASE).where(LEASE.c.name == name, LEASE.c.token == token))
+
+
+def release_of(connection: Connection, token_prefix: str) -> int:
+    """Give up the leases of all tokens that begin with a prefix, and return how many those were."""
+    if not token_prefix:
+        raise ValueError("every token begins with an empty prefix; name whose leases are to be given up")
+    # Not LIKE: that takes upper and lower case for the same on SQLite, and has letters of its own.
+    of_prefix = func.substr(LEASE.c.token, 1, len(token_prefix)) == token_prefix
+    return connection.execute(delete(LEASE).where(of_prefix)).rowcount
 
 
 def _ms(machine_s: float) -> int:

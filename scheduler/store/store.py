@@ -11,17 +11,20 @@ from typing import TypeVar, cast
 
 from sqlalchemy import Connection
 
-from scheduler.core.facts import HostFacts, Measurement
+from scheduler.core.facts import HostFacts, Measurement, VmFact
 from scheduler.core.intents import FiledIntent, Intent
 from scheduler.core.plan import Decided, Event, Plan, PlanChange, Reservation
 from scheduler.core.requests import HostId, ReservationId, Role
 from scheduler.core.spans import DAY_S, Instant
 from scheduler.core.topology import HostProfile
-from scheduler.store import commits, facts, intents, leases, migrating, plans
+from scheduler.store import commits, facts, heartbeats, intents, leases, listings, migrating, plans
 from scheduler.store import events as record
+from scheduler.store.accounts import Accounts
 from scheduler.store.engine import Database, Durability
+from scheduler.store.heartbeats import Heartbeat
 from scheduler.store.intents import IntentRecord
 from scheduler.store.leases import LeaseClaim
+from scheduler.store.listings import AppliedPolicy
 from scheduler.store.plans import PolicyRecord
 from scheduler.store.tables import RESERVATION
 
@@ -37,11 +40,13 @@ class _KnownProfiles:
 
 
 class Store:
-    """One database: intents, the plan, facts, events and leases."""
+    """One database: intents, the plan, facts, events, leases, heartbeats; and `accounts`, who may speak."""
 
     def __init__(self, database: Database, profiles: Callable[[str], HostProfile]) -> None:
         self._database = database
         self._profiles = profiles
+        self.accounts = Accounts(database)
+        self._beaten_machine_s: dict[tuple[str, str], float] = {}
         self._known = _KnownProfiles(-1, {})
         self._peeked: dict[str, dict[Hashable, object]] = {}
         """What small reads of an in-memory database told, by the kind of row, until such rows are written."""
@@ -173,16 +178,43 @@ class Store:
         with self._database.reading() as connection:
             return next(iter(plans.read_reservations(connection, RESERVATION.c.id == reservation)), None)
 
-    def reservations(self, *, owner: str | None = None, limit: int = 200) -> tuple[Reservation, ...]:
-        """Return the reservations that were submitted last, closed ones too, newest first."""
-        where = () if owner is None else (RESERVATION.c.owner == owner,)
+    def reservations(
+        self,
+        *,
+        owner: str | None = None,
+        ids: Collection[ReservationId] | None = None,
+        is_closed: bool | None = None,
+        ended_since_at: Instant | None = None,
+        limit: int = 200,
+    ) -> tuple[Reservation, ...]:
+        """Return the reservations that were submitted last and meet what is given, closed ones too, newest first.
+
+        `ended_since_at` leaves out those that are closed and ended before.
+        """
         with self._database.reading() as connection:
-            return tuple(plans.read_reservations(connection, *where, limit=limit))
+            return tuple(
+                listings.reservations(
+                    connection, owner=owner, ids=ids, is_closed=is_closed, ended_since_at=ended_since_at, limit=limit
+                )
+            )
+
+    def reservation_vms(self, ids: Collection[ReservationId]) -> Mapping[ReservationId, list[tuple[HostId, VmFact]]]:
+        """Return every start of reservations with its host, by generation, also of those that facts have let go of.
+
+        In the shape in which `planner.owed` counts hours. Each id is in the answer.
+        """
+        with self._database.reading() as connection:
+            return listings.reservation_vms(connection, ids)
 
     def policy(self, version: int) -> PolicyRecord | None:
         """Return a policy as it was applied under this version; None when none was."""
         with self._database.peeking() as connection:
             return plans.read_policy(connection, version)
+
+    def policies(self) -> tuple[AppliedPolicy, ...]:
+        """Return all applied policy versions without their texts, newest first."""
+        with self._database.peeking() as connection:
+            return listings.policies(connection)
 
     # Facts.
 
@@ -248,6 +280,34 @@ class Store:
         """Give a lease up. Does nothing when it is not ours (any more)."""
         with self._writing("lease", "lease") as connection:
             leases.release(connection, name, token)
+
+    def release_leases_of(self, token_prefix: str) -> int:
+        """Give up all leases whose tokens begin with a prefix, and return how many: their holder is known to be dead.
+
+        End the prefix with what separates it in the token, or that of worker 1 is also that of worker 10.
+        """
+        with self._writing("lease", "lease") as connection:
+            return leases.release_of(connection, token_prefix)
+
+    # Heartbeats.
+
+    def beat(self, kind: str, name: str, now_machine_s: float, detail: str = "") -> bool:
+        """Say that a part works. Call it as often as you like: this store writes each at most every 5 machine s.
+
+        Returns whether it was written now.
+        """
+        last_s = self._beaten_machine_s.get((kind, name))
+        if last_s is not None and abs(now_machine_s - last_s) < heartbeats.BEAT_EVERY_S:
+            return False
+        with self._database.writing("heartbeat") as connection:
+            heartbeats.write(self._database, connection, kind, name, now_machine_s=now_machine_s, detail=detail)
+        self._beaten_machine_s[kind, name] = now_machine_s
+        return True
+
+    def heartbeats(self) -> tuple[Heartbeat, ...]:
+        """Return every part's last heartbeat, by kind and name; those older than a day may be gone."""
+        with self._database.peeking() as connection:
+            return heartbeats.read(connection)
 
     # Events.
 

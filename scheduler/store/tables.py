@@ -1,4 +1,4 @@
-"""The tables: plan rows, intents, facts, the record of events, and leases.
+"""The tables: plan rows, intents, facts, the record of events, leases, heartbeats, and who may speak.
 
 Holds columns, keys and the checks that fit in one row. Constraints over several rows or over time (no double booking, a
 promise never slips, nothing decided twice) are triggers and exclusions, and only a migration makes those; a test holds
@@ -111,8 +111,10 @@ class ReservationRow(Row, table=True):
         _check("promise_in_order", "start_by_at <= end_by_at"),
         _check("closed_has_outcome", "NOT is_closed OR outcome IS NOT NULL"),
         UniqueConstraint("key"),
-        Index(None, "is_closed"),
-        Index(None, "owner"),
+        # Lists are newest first, and history is long: each is read from its end.
+        Index(None, "is_closed", "submitted_at", "id"),
+        Index(None, "owner", "submitted_at", "id"),
+        Index(None, "ended_at"),
     )
     id: str = Field(primary_key=True)
     owner: str
@@ -314,7 +316,7 @@ class MeasurementRow(Row, table=True):
     extra: str
 
 
-# The record, and who may act.
+# The record, who may act, and who is alive.
 
 
 class EventRow(Row, table=True):
@@ -342,6 +344,53 @@ class LeaseRow(Row, table=True):
     expires_machine_ms: int = Field(sa_type=BigInteger)
 
 
+class HeartbeatRow(Row, table=True):
+    __tablename__ = "heartbeat"
+    kind: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    machine_ms: int = Field(sa_type=BigInteger)
+    detail: str
+
+
+# Who may speak.
+
+
+class AccountRow(Row, table=True):
+    """A user. SQL keeps the word "user" for itself."""
+
+    __tablename__ = "account"
+    __table_args__ = (
+        _check("known_role", "role IN ('student', 'admin')"),
+        _check("name_of_1_to_32", "length(name) BETWEEN 1 AND 32"),
+    )
+    name: str = Field(primary_key=True)
+    role: str
+    created_at: int = Field(sa_type=BigInteger)
+    is_disabled: bool
+
+
+class TokenRow(Row, table=True):
+    __tablename__ = "token"
+    __table_args__ = (
+        _check("hash_is_sha256", "length(secret_sha256) = 64"),
+        _check("revoked_not_before_issued", "revoked_at >= created_at"),
+        _check("used_whole", "(last_used_at IS NULL) = (used_machine_ms IS NULL)"),
+        ForeignKeyConstraint(["owner"], ["account.name"]),
+        UniqueConstraint("secret_sha256"),
+        Index(None, "owner", "seq"),
+        {"sqlite_autoincrement": True},
+    )
+    seq: int = Field(sa_column=_seq())
+    owner: str
+    label: str
+    secret_sha256: str
+    created_at: int = Field(sa_type=BigInteger)
+    last_used_at: int | None = Field(sa_type=BigInteger)
+    used_machine_ms: int | None = Field(sa_type=BigInteger)
+    """When `last_used_at` was written, in machine time: product time may pass too fast to count writes by."""
+    revoked_at: int | None = Field(sa_type=BigInteger)
+
+
 def _table(row: type[Row]) -> Table:
     return cast(Table, row.__table__)  # type: ignore[attr-defined]  # SQLModel sets it and does not say so
 
@@ -365,3 +414,6 @@ FOREIGN_DOMAIN = _table(ForeignDomainRow)
 MEASUREMENT = _table(MeasurementRow)
 EVENT = _table(EventRow)
 LEASE = _table(LeaseRow)
+HEARTBEAT = _table(HeartbeatRow)
+ACCOUNT = _table(AccountRow)
+TOKEN = _table(TokenRow)

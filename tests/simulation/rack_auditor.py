@@ -356,6 +356,9 @@ def _hours_short(history: History, told: Told, holds: list[Hold]) -> Iterator[st
         return
     if any(_is_given_up(told, at, promise) for at, promise in told.raised):
         return
+    if told.was_given_up and told.raised and not any(hold.up for hold in holds):
+        # It was held up to the end by what its owner was told, once: `_started_late` sees to it that they were.
+        return
     if end_by_at > history.until_at:
         return
     ran_s = 0

@@ -251,3 +251,17 @@ def test_a_tenant_that_is_started_in_a_night_is_found_unless_the_night_was_given
     assert any("while layout night holds" in wrong for wrong in audit(dark))
     dark.ledger.windows[night.id] = replace(night, state=WindowState.RELEASED)
     assert audit(dark) == []
+
+
+@pytest.mark.parametrize("was_told", [True, False])
+def test_who_was_told_of_what_held_them_up_and_gave_up_is_owed_nothing(*, was_told: bool) -> None:
+    anew = Promise(start_by_at=T + 2 * HOUR_S, end_by_at=END + 2 * HOUR_S)
+    one = told()
+    one.outcome, one.ended_at, one.reasons = Outcome.CANCELLED, END + 5 * HOUR_S, frozenset({ReasonCode.CANCELLED})
+    one.kept_until_at = one.ended_at + DAY_S
+    if was_told:
+        one.promises.append((T + 961, anew))
+        one.raised.append((T + 961, anew))
+    found = audit(replace(history([], one), has_faults=True))
+    assert any(f"promised {HOUR_S} s by" in wrong for wrong in found) is not was_told
+    assert any("promised to start by" in wrong for wrong in found) is not was_told

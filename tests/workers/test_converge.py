@@ -93,6 +93,21 @@ def test_a_vm_that_cannot_be_destroyed_has_its_gpus_quarantined_and_is_reported(
     assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.DRIVER_REFUSED]
 
 
+def test_a_vm_that_could_not_be_destroyed_is_destroyed_anew_once_an_admin_says_its_gpus_are_mended() -> None:
+    world = World()
+    booked = world.book("r-1", "2g0-1", end_s=HOUR_S)
+    world.rack.inject(Fault(kind=FaultKind.HANG, verb=RackVerb.ASK_SHUTDOWN, times=9))
+    world.rack.inject(Fault(kind=FaultKind.FAIL, verb=RackVerb.DESTROY, times=3))
+    world.run(2 * HOUR_S)
+    assert world.facts.gpus_out_of_plan == {0, 1}
+    now = world.clock.now()
+    host = replace(world.store.load_plan(now).hosts[HOST], mended=((0, now), (1, now)))
+    world.commit(PlanChange(hosts=(host,)))
+    world.run(3 * HOUR_S)
+    assert world.vm(booked).end is VmEnd.DESTROYED
+    assert world.facts.gpus_out_of_plan == frozenset()
+
+
 def test_a_reset_that_is_never_done_is_asked_again_then_after_a_rebind_then_the_gpu_is_quarantined() -> None:
     world = World()
     world.book("r-1", "1g0", end_s=HOUR_S)

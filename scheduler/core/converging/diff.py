@@ -168,6 +168,9 @@ def _destroy(work: Diffing, vm: VmFact, domain: ObservedDomain, over_at: Instant
         return [DestroyVm(reservation=vm.reservation, uuid=vm.uuid, gpus=gpus, attempt=destroy.attempt + 1)]
     if not has_failed:
         return []
+    if work.are_mended_since(gpus, destroy.asked_at):
+        # An admin looked after it: whatever kept it from ending may be gone.
+        return [DestroyVm(reservation=vm.reservation, uuid=vm.uuid, gpus=gpus, attempt=1)]
     problem = STUCK.format(times=destroy.attempt, problem=destroy.detail)
     work.refused(vm.reservation, "destroy", str(vm.uuid), problem)
     return [QuarantineGpu(gpu=gpu, problem=problem) for gpu in sorted(gpus) if not work.is_quarantined(gpu)]

@@ -49,6 +49,12 @@ class Diffing:
     def is_quarantined(self, gpu: int) -> bool:
         return any(fact.gpu == gpu and fact.state is GpuState.QUARANTINED for fact in self.facts.gpus)
 
+    def are_mended_since(self, gpus: frozenset[int], since_at: Instant) -> bool:
+        """Whether an admin said of one of these GPUs, which were quarantined, that it is mended."""
+        return any(
+            fact.gpu in gpus and fact.state is GpuState.DIRTY and fact.since_at > since_at for fact in self.facts.gpus
+        )
+
     def gpus_in_use_by_others(self, vm: VmFact) -> frozenset[int]:
         """Return the GPUs whose routing is somebody else's by now."""
         gpus = set(self.in_flight.gpus)

@@ -23,25 +23,40 @@ from scheduler.core.plan import (
     Rules,
 )
 from scheduler.core.planner.calendar import Calendar
+from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
 from scheduler.core.settings import Settings
-from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.spans import FOREVER, MINUTE_S, Instant
 from scheduler.core.topology import HostProfile, Partition, mask_of
 from scheduler.core.windows import Stretches, Window, WindowId, stretches
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+WAIT_FOR_LOOK_S = MINUTE_S
+"""So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
+
 
 class Draft:
     """The plan of one step. Not thread-safe, never kept."""
 
-    def __init__(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant, settings: Settings) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        facts: Mapping[HostId, HostFacts],
+        now: Instant,
+        settings: Settings,
+        *,
+        awake_since_at: Instant | None = None,
+    ) -> None:
+        """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows."""
         self.plan = plan
         self.facts = facts
         self.now = now
         self.settings = settings
+        self.is_just_awake = awake_since_at is not None and now < awake_since_at + WAIT_FOR_LOOK_S
+        """Time has stood still for us; whoever looks at hosts will do so soon."""
         self.rules: Rules | None = plan.rules
         self.horizon_at = plan.horizon_at
         # In one order, however the plan was read: equal plans give equal changes.
@@ -65,6 +80,7 @@ class Draft:
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
         self._mask_out: dict[HostId, int] = {}
+        self._late_stops: dict[HostId, tuple[tuple[int, Instant], ...]] = {}
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
         self._vms_of: dict[ReservationId, list[tuple[HostId, VmFact]]] = {}
         for host_id in sorted(facts):
@@ -82,6 +98,11 @@ class Draft:
         return calendar
 
     # Reading.
+
+    @property
+    def policy_version(self) -> int:
+        """The version of the policy that is applied; 0 before any is."""
+        return self.rules.version if self.rules is not None else 0
 
     def windows_of(self, host: HostId) -> tuple[Window, ...]:
         """Return a host's windows that are not over, sorted by start."""
@@ -116,12 +137,23 @@ class Draft:
         return self._stretches[key]
 
     def lead_s(self, profile: HostProfile, gpus: int) -> int:
+        return lead_s(profile, gpus=gpus, grace_s=self._longest_grace_s())
+
+    def _longest_grace_s(self) -> int:
         assert self.rules is not None
         if self._grace_s is None:
             self._grace_s = longest_grace_s(
                 self.rules, (window for window in self.windows.values() if window.end_at > self.now)
             )
-        return lead_s(profile, gpus=gpus, grace_s=self._grace_s)
+        return self._grace_s
+
+    def late_stops_on(self, host: HostId) -> tuple[tuple[int, Instant], ...]:
+        """Return the stops on a host that outlast a lead: their GPUs as bit masks, and until when nothing may begin."""
+        if host not in self._late_stops:
+            facts, profile = self.facts.get(host), self.hosts[host].profile
+            found = () if facts is None else late_stops(facts, profile, self.now, grace_s=self._longest_grace_s())
+            self._late_stops[host] = tuple(found)
+        return self._late_stops[host]
 
     def rows(self) -> tuple[object, ...]:
         """Return the rows as they are, to tell later whether anything changed."""
@@ -148,6 +180,13 @@ class Draft:
         since_at = self.facts[host].unreachable_since_at
         assert since_at is not None
         return self.now >= since_at + self.settings.leave_silent_host_after_s
+
+    def is_unseen_since(self, host: HostId, at: Instant) -> bool:
+        """Whether time has stood still for us, and nobody has looked at a host since an instant, but soon will."""
+        facts = self.facts.get(host)
+        if not self.is_just_awake or facts is None or facts.unreachable_since_at is not None:
+            return False
+        return facts.seen_at is None or facts.seen_at < at
 
     def vms_of(self, reservation: ReservationId) -> list[tuple[HostId, VmFact]]:
         """Return the starts of a reservation that are remembered, by generation."""
@@ -203,6 +242,7 @@ class Draft:
         """Windows changed: what was worked out from them is stale."""
         self._windows_of.clear()
         self._stretches.clear()
+        self._late_stops.clear()
         self._grace_s = None
 
     def tell(self, event: Event) -> None:

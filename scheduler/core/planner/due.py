@@ -3,17 +3,30 @@
 from collections.abc import Iterable, Mapping
 
 from scheduler.core.bounds import lead_s, longest_grace_s
-from scheduler.core.facts import HostFacts, VmEnd
+from scheduler.core.facts import HostFacts, Verb, VmEnd
 from scheduler.core.plan import Plan
+from scheduler.core.planner.draft import WAIT_FOR_LOOK_S
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.windows import WindowState
 
 
-def next_plan_due_at(plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant, settings: Settings) -> Instant | None:
-    """Return the first instant after `now` at which a planning step may change something, facts staying as they are."""
+def next_plan_due_at(
+    plan: Plan,
+    facts: Mapping[HostId, HostFacts],
+    now: Instant,
+    settings: Settings,
+    *,
+    awake_since_at: Instant | None = None,
+) -> Instant | None:
+    """Return the first instant after `now` at which a planning step may change something, facts staying as they are.
+
+    `awake_since_at`: since when planning goes on without a standstill, as the step is told.
+    """
     instants: set[Instant] = set()
+    if awake_since_at is not None:
+        instants.add(awake_since_at + WAIT_FOR_LOOK_S)
     for window in plan.windows.values():
         if window.state is WindowState.PLANNED:
             instants.add(window.decide_at)
@@ -70,3 +83,5 @@ def _of_starts_held_up(plan: Plan, facts: Mapping[HostId, HostFacts], now: Insta
             yield window.end_at
             if window.released_from_at is not None:
                 yield window.released_from_at
+        for host in facts.values():
+            yield from (ask.until_at - grace_s for ask in host.asked if ask.verb is Verb.SHUTDOWN)

@@ -7,19 +7,16 @@ another place if there is one, and if that is later than its promise, `break_pro
 from collections.abc import Callable
 from dataclasses import replace
 
-from scheduler.core.facts import GpuState, VmEnd, VmFact
+from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.planner.booking import Place, Reach, end, movable, rebook
+from scheduler.core.planner.causes import Cause, cause_of_delay, gpus_were_lost, host_is_silent, starts_failed
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.owed import Vms, is_start_of_now, latest_start, owed_s
-from scheduler.core.planner.promising import break_promise, gist, has_started, keeps_promise, told_since_it_ran
+from scheduler.core.planner.owed import LEAST_OWED_S, Vms, is_boot_unseen, is_start_of_now, latest_start, owed_s
+from scheduler.core.planner.promising import break_promise, has_started, is_told, keeps_promise
 from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import ReasonCode, reason
-from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
-
-NOT_IN_TIME = "the hand-over was not done in time"
-"""The cause that is told when the facts show none."""
 
 
 def settle_held_up(draft: Draft, reservation: Reservation, vms: Vms) -> None:
@@ -31,9 +28,9 @@ def settle_held_up(draft: Draft, reservation: Reservation, vms: Vms) -> None:
             return
         failed = _failed_here(vms, span)
         if len(failed) >= draft.settings.start_attempts:
-            _move_off(draft, reservation, vms, span, cause=f"starts on {span.host} {span.partition} failed")
+            _move_off(draft, reservation, vms, span, cause=starts_failed(span))
         elif draft.is_lost(span):
-            _move_off(draft, reservation, vms, span, cause=_lost_text(draft, span))
+            _move_off(draft, reservation, vms, span, cause=gpus_were_lost(draft, span))
         else:
             _leave_blocked(draft, reservation, vms, span)
     elif any(draft.is_lost(s) for s in movable(draft, reservation)):
@@ -106,7 +103,10 @@ def _leave_blocked(draft: Draft, reservation: Reservation, vms: Vms, span: Booke
     is_late = draft.now >= ready_at
     if draft.is_left(span.host) and not span.is_pinned and not is_late:
         waiting = replace(reservation, spans=tuple(s for s in reservation.spans if s != span))
-        _move_off(draft, reservation, vms, span, cause="", reach=Reach.ANSWERING, accept=keeps_promise(draft, waiting))
+        cause = host_is_silent(span.host)
+        _move_off(
+            draft, reservation, vms, span, cause=cause, reach=Reach.ANSWERING, accept=keeps_promise(draft, waiting)
+        )
     elif is_late and draft.is_left(span.host):
         cause = cause_of_delay(draft, reservation, vms)
         _move_off(draft, reservation, vms, span, cause=cause, reach=Reach.ANSWERING)
@@ -126,7 +126,7 @@ def _move_off(
     vms: Vms,
     span: BookedSpan,
     *,
-    cause: str,
+    cause: Cause,
     reach: Reach = Reach.ANSWERING_FIRST,
     accept: Callable[[tuple[BookedSpan, ...]], bool] = lambda _: True,
 ) -> None:
@@ -177,7 +177,7 @@ def _move_lost(draft: Draft, reservation: Reservation) -> None:
     )
     if is_moved:
         draft.note("reservation.moved", reservation, off=lost.partition, host=lost.host)
-        tell_if_broken(draft, reservation, _lost_text(draft, lost))
+        tell_if_broken(draft, reservation, gpus_were_lost(draft, lost))
 
 
 def _has_sound_place(draft: Draft, reservation: Reservation) -> bool:
@@ -209,20 +209,20 @@ def _check_overdue(draft: Draft, reservation: Reservation, vms: Vms) -> None:
         return
     if draft.now <= reservation.promise.start_by_at or any(vm.running_at is not None for _, vm in vms):
         return
-    if any(span.end_at > draft.now for span in reservation.spans) or reservation.promise_notice == 0:
+    if is_boot_unseen(draft, reservation, vms, reservation.promise.start_by_at):
+        return
+    has_more = any(span.end_at > draft.now for span in reservation.spans)
+    if not has_more and owed_s(draft, reservation, vms) >= LEAST_OWED_S:
+        # What it is owed is booked next, and told with its new time; or that there is none.
+        return
+    if has_more or reservation.promise_notice == 0:
         cause = cause_of_delay(draft, reservation, vms)
         # Where its time has passed and more is booked, there is a new start to tell, whatever the cause was.
         if not is_told(draft, reservation, cause) or reservation.span_at(draft.now) is None:
             break_promise(draft, reservation, cause)
 
 
-def is_told(draft: Draft, reservation: Reservation, cause: str) -> bool:
-    """Whether this cause of the broken promise was told since a guest of it last ran."""
-    new = gist(reason(ReasonCode.PROMISE_BROKEN, cause=cause))
-    return any(gist(why) == new for why in told_since_it_ran(draft, reservation))
-
-
-def tell_if_broken(draft: Draft, before: Reservation, cause: str) -> None:
+def tell_if_broken(draft: Draft, before: Reservation, cause: Cause) -> None:
     """Raise the promise, with its notice, if the booking cannot keep it any more."""
     current = draft.reservations[before.id]
     ahead = tuple(span for span in current.spans if span.end_at > draft.now)
@@ -232,52 +232,3 @@ def tell_if_broken(draft: Draft, before: Reservation, cause: str) -> None:
     waiting = replace(current, spans=tuple(span for span in current.spans if span not in ahead))
     if not keeps_promise(draft, waiting if ahead[0].start_at >= draft.now else current)(ahead):
         break_promise(draft, current, cause)
-
-
-# Causes: from what the facts show, the same text for as long as they show it.
-
-
-def silent_text(host: HostId) -> str:
-    return f"host {host} does not answer"
-
-
-def _lost_text(draft: Draft, span: BookedSpan) -> str:
-    lost = draft.partition_of(span).gpus & draft.facts[span.host].gpus_out_of_plan
-    return f"GPUs of {span.host} were lost: {_listed(lost)}"
-
-
-def cause_of_delay(draft: Draft, reservation: Reservation, vms: Vms) -> str:
-    """Return what keeps the guest of a span that has begun from starting, or kept it until its time was over."""
-    begun = [span for span in reservation.spans if span.start_at <= draft.now]
-    span = max(begun, key=lambda s: s.end_at, default=None)
-    if span is None:
-        return next((vm.problem for _, vm in reversed(vms) if vm.problem), NOT_IN_TIME)
-    if span.host in draft.silent_hosts:
-        return silent_text(span.host)
-    if draft.is_lost(span):
-        return _lost_text(draft, span)
-    partition = draft.partition_of(span)
-    facts = draft.facts.get(span.host)
-    profile = draft.hosts[span.host].profile
-    holders = sorted(
-        {
-            str(vm.reservation)
-            for vm in (facts.vms if facts is not None else ())
-            if vm.off_at is None
-            and vm.reservation != reservation.id
-            and profile.partition(vm.partition).overlaps(partition)
-        }
-    )
-    if holders:
-        return f"{partition.id} of {span.host} is still held by {', '.join(holders)}"
-    problem = next((vm.problem for host, vm in reversed(vms) if vm.problem and host == span.host), "")
-    if problem:
-        return problem
-    dirty = {gpu.gpu for gpu in (facts.gpus if facts is not None else ()) if gpu.state is GpuState.DIRTY}
-    if dirty & partition.gpus:
-        return f"GPUs of {span.host} were not reset in time: {_listed(frozenset(dirty & partition.gpus))}"
-    return NOT_IN_TIME
-
-
-def _listed(gpus: frozenset[int]) -> str:
-    return ", ".join(str(gpu) for gpu in sorted(gpus))

@@ -7,6 +7,7 @@ intent by another way. Asks have checks of their own in `admission`.
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
+from scheduler.core.bounds import longest_grace_s
 from scheduler.core.intents import AddHost, ApplyPolicy, Materialise
 from scheduler.core.plan import Rules
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -20,18 +21,26 @@ LONGEST_RETENTION_S = 3650 * DAY_S
 MOST_DISK_GIB = 1 << 30
 
 
-def check_intent(intent: AddHost | ApplyPolicy | Materialise, now: Instant) -> tuple[Reason, ...]:
-    """Return what is wrong with an intent as it stands; empty when it is sound."""
+def check_intent(
+    intent: AddHost | ApplyPolicy | Materialise, now: Instant, *, rules: Rules | None
+) -> tuple[Reason, ...]:
+    """Return what is wrong with an intent as it stands; empty when it is sound.
+
+    `rules`: those that are applied, which the windows of a host or of a longer horizon have to fit.
+    """
+    of_windows = rules
     match intent:
         case AddHost():
             problems = [*_name("host", intent.host), *_name("storage", intent.storage)]
         case ApplyPolicy():
+            of_windows = intent.rules
             problems = [*_rules(intent.rules), *_horizon(intent.horizon_at, now), *_text("policy text", intent.text)]
+            problems += _too_short(intent.windows)
         case Materialise():
             problems = list(_horizon(intent.horizon_at, now))
         case _:
             assert_never(intent)
-    problems += _windows(intent.windows)
+    problems += _windows(intent.windows, of_windows)
     return tuple(reason(ReasonCode.POLICY_INVALID, problem=problem) for problem in problems)
 
 
@@ -86,7 +95,20 @@ def _rules(rules: Rules) -> Iterator[str]:
         yield "no image is defined; define at least one"
 
 
-def _windows(windows: Iterable[Window]) -> Iterator[str]:
+def _too_short(windows: Iterable[Window]) -> Iterator[str]:
+    """Yield the windows that are over before their guests have to have left.
+
+    Only where somebody is there to change it: once a policy is taken on, what the change of clocks leaves of one of its
+    windows must not keep the others from being filed.
+    """
+    for window in windows:
+        length_s = window.end_at - window.start_at
+        if length_s < window.grace_s:
+            yield f"window {window.name!r} lasts {length_s} s, its grace {window.grace_s} s; lengthen it or give less"
+
+
+def _windows(windows: Iterable[Window], rules: Rules | None) -> Iterator[str]:
+    longest_s = LONGEST_GRACE_S if rules is None else min(longest_grace_s(rules, ()), LONGEST_GRACE_S)
     for window in windows:
         named = f"window {window.name!r} ({window.source})" if window.source else f"window {window.name!r}"
         yield from _text(f"name of {named}", window.id + window.name)
@@ -94,6 +116,7 @@ def _windows(windows: Iterable[Window]) -> Iterator[str]:
             yield f"{named} has to be decided before it starts, and to end after that"
         if window.state is not WindowState.PLANNED or window.released_from_at is not None:
             yield f"{named} is decided already; only planned windows can be filed"
-        yield from _number(f"the grace of {named} in seconds", window.grace_s, 1, LONGEST_GRACE_S)
+        # Leads are made of the longest grace of the policy, so as never to grow under it.
+        yield from _number(f"the grace of {named} in seconds", window.grace_s, 1, longest_s)
         for warning_s in window.warnings_s:
             yield from _number(f"a warning of {named} in seconds", warning_s, 1, DAY_S)

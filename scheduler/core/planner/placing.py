@@ -150,11 +150,12 @@ def _earliest(draft: Draft, want: Want) -> _First | None:
         stretches = draft.stretches_of(
             host.id, gpus=want.gpus, queue=want.queue, at_boundary=want.at_boundary, with_gifts=want.with_gifts
         )
-        out = draft.mask_out(host.id)
+        out, late = draft.mask_out(host.id), draft.late_stops_on(host.id)
         for partition in host.profile.partitions_of_size(want.gpus):
             if partition.mask & out:
                 continue
-            fit = _fit(draft, want, host, partition, stretches, latest_at=earliest)
+            from_at = max([want.from_at, *(at for mask, at in late if mask & partition.mask)]) if late else want.from_at
+            fit = _fit(draft, want, host, partition, stretches, from_at=from_at, latest_at=earliest)
             if fit is not None:
                 earliest = min(earliest, fit.start_at)
                 candidates.append(fit)
@@ -187,18 +188,19 @@ def _fit(
     partition: Partition,
     stretches: Stretches,
     *,
+    from_at: Instant,
     latest_at: Instant,
 ) -> _First | None:
-    """Return the earliest first span on one partition that starts no later than `latest_at`."""
+    """Return the earliest first span on one partition that starts in `[from_at, latest_at]`."""
     assert draft.rules is not None
     calendar = draft.calendar.by_host[host.id]
     lead_s = draft.lead_s(host.profile, want.gpus)
     shortest_s = lead_s + draft.rules.min_useful_s
     whole_s = max(lead_s + want.run_s, shortest_s)
     for stretch in stretches:
-        if stretch.end_at <= want.from_at:
+        if stretch.end_at <= from_at:
             continue
-        start_at = max(stretch.start_at, want.from_at)
+        start_at = max(stretch.start_at, from_at)
         if want.only_at and start_at != want.from_at:
             return None
         may_park = (

@@ -3,11 +3,11 @@
 `break_promise` raises it for a fault or an admin's override, and writes the notice with it.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
+from scheduler.core.planner.causes import Cause
 from scheduler.core.planner.draft import Draft
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Promise, Request
@@ -15,9 +15,6 @@ from scheduler.core.spans import Instant
 
 TOLD_AT_MOST = 8
 """So many causes of a broken promise are remembered, so as not to tell them again."""
-
-_LIST = re.compile(r": | by ")
-"""What comes before the list in the text of a cause."""
 
 
 def running_by_at(draft: Draft, request: Request, span: BookedSpan) -> Instant:
@@ -77,12 +74,12 @@ def told_since_it_ran(draft: Draft, reservation: Reservation) -> tuple[Reason, .
     )
 
 
-def gist(why: Reason) -> str:
-    """Return what a cause is and where, without the GPUs or guests that it lists: those change while it lasts."""
-    return _LIST.split(str(why.fact("cause")), maxsplit=1)[0]
+def is_told(draft: Draft, reservation: Reservation, cause: Cause) -> bool:
+    """Whether this cause of the broken promise was told since a guest of it last ran."""
+    return any(cause.is_told_by(why) for why in told_since_it_ran(draft, reservation))
 
 
-def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
+def break_promise(draft: Draft, reservation: Reservation, cause: Cause) -> None:
     """Raise the promise of a reservation to what its booking can keep now. The only place where a promise rises.
 
     For a fault or an admin's override alone; the notice is written in the same commit. Without any booking left the
@@ -101,12 +98,12 @@ def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
     why = reason(
         ReasonCode.PROMISE_BROKEN,
         reservation=current.id,
-        cause=cause,
         start_by_at=start_by_at,
         end_by_at=end_by_at,
         told_at=draft.now,
+        **cause.as_facts(),
     )
-    told = tuple(other for other in told_since_it_ran(draft, current) if gist(other) != gist(why))
+    told = tuple(other for other in told_since_it_ran(draft, current) if not cause.is_told_by(other))
     draft.put(
         replace(
             current,
@@ -115,4 +112,12 @@ def break_promise(draft: Draft, reservation: Reservation, cause: str) -> None:
             reasons=(*told, why)[-TOLD_AT_MOST:],
         )
     )
-    draft.note("promise.raised", current, is_notice=True, cause=cause, start_by_at=start_by_at, end_by_at=end_by_at)
+    draft.note(
+        "promise.raised",
+        current,
+        is_notice=True,
+        cause=cause.text,
+        cause_code=cause.code.value,
+        start_by_at=start_by_at,
+        end_by_at=end_by_at,
+    )

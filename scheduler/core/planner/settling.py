@@ -11,31 +11,26 @@ from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import Reach, end, movable, rebook
+from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, cause_of_delay, host_is_silent
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
-from scheduler.core.planner.held_up import (
-    cause_of_delay,
-    is_told,
-    places_tried,
-    settle_held_up,
-    silent_text,
-    tell_if_broken,
+from scheduler.core.planner.held_up import places_tried, settle_held_up, tell_if_broken
+from scheduler.core.planner.owed import (
+    LEAST_OWED_S,
+    Vms,
+    delivered_s,
+    is_end_unseen,
+    is_start_of_now,
+    latest_start,
+    owed_s,
+    own_loss_s,
+    ran_since_at,
 )
-from scheduler.core.planner.owed import Vms, delivered_s, latest_start, owed_s, own_loss_s
-from scheduler.core.planner.promising import break_promise
+from scheduler.core.planner.promising import break_promise, is_told
 from scheduler.core.reasons import ReasonCode, reason
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
-
-NO_PLACE = "no GPUs are left that could take it"
-"""The cause of a broken promise that is told when a reservation that ran, or never did, loses its last place."""
-
-HOURS_LOST = "hours lost to a fault of the host"
-"""The cause that is told of a guest that ran."""
-
-LEAST_OWED_S = 60
-"""Less than this is not worth another start."""
 
 
 def settle(draft: Draft) -> None:
@@ -49,8 +44,12 @@ def settle(draft: Draft) -> None:
 
 def _settle_one(draft: Draft, reservation: Reservation) -> None:
     vms = draft.vms_of(reservation.id)
+    if draft.is_just_awake and is_end_unseen(draft, reservation, vms):
+        return
     current = latest_start(reservation, vms)
     if _ended_by_guest(draft, reservation, vms, current):
+        return
+    if current is not None and current.off_at is not None and _ended_while_parked(draft, reservation, vms, current):
         return
     if current is not None and current.running_at is not None and current.off_at is None:
         _settle_running(draft, reservation, vms, current)
@@ -89,18 +88,34 @@ def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
     return goes_on and vm.off_at > edge_at - draft.settings.self_shutdown_ends_after_s
 
 
+def _ended_while_parked(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> bool:
+    """End what is off, between its spans, with all its hours delivered: a guest may take long to shut down."""
+    if current.running_at is None or is_start_of_now(draft, reservation, current):
+        return False
+    if owed_s(draft, reservation, vms) >= LEAST_OWED_S:
+        return False
+    _end_delivered(draft, reservation)
+    return True
+
+
+def _end_delivered(draft: Draft, reservation: Reservation) -> None:
+    end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
+
+
 def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> None:
     """Give back what a guest that runs will not need; find room for what a fault cost it."""
-    span = next((s for s in reservation.spans if s.generation == current.generation), None)
-    if span is None or span.end_at <= draft.now:
+    began_on = next((s for s in reservation.spans if s.generation == current.generation), None)
+    span = reservation.span_at(draft.now)
+    if began_on is None or span is None or not is_start_of_now(draft, reservation, current):
         return
     # Its start was held up, and what was booked again meanwhile was not told each time.
     tell_if_broken(draft, reservation, HOURS_LOST)
     reservation = draft.reservations[reservation.id]
-    assert current.running_at is not None
-    running_at = max(current.running_at, reservation.request.not_before_at or 0)
+    ran_at = next(ran_since_at(draft, reservation, host, vm) for host, vm in vms if vm is current)
+    assert ran_at is not None
+    running_at = max(ran_at, reservation.request.not_before_at or 0)
     earlier = [item for item in vms if item[1].generation < current.generation]
-    left_s = reservation.request.run_s - delivered_s(reservation, earlier, draft.now)
+    left_s = reservation.request.run_s - delivered_s(draft, reservation, earlier, draft.now)
     due_at = running_at + max(left_s, 0)
     if due_at < span.end_at:
         gone = movable(draft, reservation)
@@ -114,7 +129,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
         _trim(draft, reservation, tail, -missing_s)
-    elif missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, span):
+    elif missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
         missing_s -= own_loss_s(draft, reservation, earlier)
         if missing_s >= LEAST_OWED_S:
             _make_good(draft, reservation, span, tail_s, missing_s)
@@ -145,8 +160,9 @@ def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: Book
         return True
     bound_at = span.start_at + draft.lead_s(draft.hosts[span.host].profile, reservation.request.gpus)
     # The first start on it: what a guest lost by crashing and starting again is its own.
-    first = next((vm for _, vm in vms if vm.asked_at >= span.start_at), None)
-    return first is None or first.running_at is None or first.running_at > bound_at
+    first = next(((host, vm) for host, vm in vms if vm.asked_at >= span.start_at), None)
+    ran_at = None if first is None else ran_since_at(draft, reservation, *first)
+    return ran_at is None or ran_at > bound_at
 
 
 def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s: int, missing_s: int) -> None:
@@ -171,7 +187,7 @@ def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
     if run_s >= LEAST_OWED_S and (never_ran or last is None or _is_hosts_fault(draft, reservation, vms, last)):
         _book_what_is_owed(draft, reservation, vms, run_s)
         return
-    end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
+    _end_delivered(draft, reservation)
 
 
 def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: int) -> None:
@@ -191,7 +207,7 @@ def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: 
             tell_if_broken(draft, reservation, cause)
         return
     last = max(reservation.spans, key=lambda s: s.end_at, default=None)
-    cause = silent_text(last.host) if last is not None and last.host in draft.silent_hosts else NO_PLACE
+    cause = host_is_silent(last.host) if last is not None and last.host in draft.silent_hosts else NO_PLACE
     if not is_told(draft, reservation, cause):
         break_promise(draft, reservation, cause)
 

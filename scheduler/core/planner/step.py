@@ -49,6 +49,7 @@ from scheduler.core.topology import HostProfile
 
 MOST_ROUNDS = 16
 """How often a step may find that what it did has consequences; what is left then is found by the next step."""
+_DONE = {"cancel": "cancelled", "stop": "stopped", "extend": "extended", "restart": "restarted"}
 
 
 def step(
@@ -59,9 +60,13 @@ def step(
     *,
     settings: Settings,
     profiles: Callable[[str], HostProfile],
+    awake_since_at: Instant | None = None,
 ) -> PlanChange:
-    """Return what one planning step changes."""
-    draft = Draft(plan, facts, now, settings)
+    """Return what one planning step changes.
+
+    `awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
+    """
+    draft = Draft(plan, facts, now, settings, awake_since_at=awake_since_at)
     _settle_all(draft)
     for filed in intents:
         draft.decided.append(_decide(draft, filed, profiles))
@@ -105,13 +110,18 @@ def _submit(draft: Draft, filed: FiledIntent, intent: Submit) -> Decided:
         reasons: tuple[Reason, ...] = (reason(ReasonCode.ADMIN_ONLY, what="reserve for somebody else"),)
         request = None
     else:
-        request, reasons = admission.check(draft, intent.ask, reservation=new_id, key=filed.key)
+        request, reasons = admission.check(draft, intent.ask, reservation=new_id, key=_policys_key(filed))
     if request is not None:
         reservation, reasons = admit(draft, request)
         if reservation is not None:
             return Decided(seq=filed.seq, reservation=new_id)
     _keep_refused(draft, filed, intent, new_id, reasons)
     return Decided(seq=filed.seq, reservation=new_id, reasons=reasons)
+
+
+def _policys_key(filed: FiledIntent) -> str | None:
+    """Return the key that tells a policy's reservations; a person's key only keeps them from asking twice."""
+    return filed.key if filed.role is Role.POLICY else None
 
 
 def _keep_refused(
@@ -132,7 +142,7 @@ def _keep_refused(
         image=admission.storable_text(ask.image or ""),
         disk_gib=admission.storable_number(ask.disk_gib or 0),
         ssh_key=None,
-        key=filed.key,
+        key=_policys_key(filed),
     )
     refuse(draft, request, reasons)
     draft.tell(
@@ -142,7 +152,7 @@ def _keep_refused(
             reservation=new_id,
             actor=filed.author,
             # A person has the answer in hand; what a policy asked for by the clock has to be told to somebody.
-            is_notice=filed.key is not None,
+            is_notice=filed.role is Role.POLICY,
             why=reasons[0].code.value,
             owner=request.owner,
         )
@@ -159,7 +169,7 @@ def _change_reservation(draft: Draft, filed: FiledIntent, intent: Cancel | Stop 
     if filed.role is Role.STUDENT and reservation.request.owner != filed.author:
         reasons = (reason(ReasonCode.NOT_YOURS, reservation=intent.reservation),)
     elif reservation.outcome is not None:
-        reasons = (_wrong_phase(draft, reservation, intent.kind),)
+        reasons = (_wrong_phase(draft, reservation, _DONE[intent.kind]),)
     else:
         reasons = _change_live(draft, filed, reservation, intent)
     return Decided(seq=filed.seq, reservation=intent.reservation, reasons=reasons)
@@ -218,7 +228,8 @@ def _administer(
     if filed.role is Role.STUDENT:
         return (reason(ReasonCode.ADMIN_ONLY, what=intent.kind.replace("_", " ")),)
     if isinstance(intent, AddHost | ApplyPolicy | Materialise):
-        unsound = check_intent(intent, draft.now)
+        is_of_now = not isinstance(intent, ApplyPolicy) and intent.policy_version == draft.policy_version
+        unsound = check_intent(intent, draft.now, rules=draft.rules if is_of_now else None)
         if unsound:
             return unsound
     match intent:
@@ -244,7 +255,7 @@ def _missed_hosts(draft: Draft, hosts: frozenset[HostId]) -> tuple[Reason, ...]:
 
 
 def _materialise(draft: Draft, intent: Materialise) -> tuple[Reason, ...]:
-    current = draft.rules.version if draft.rules else 0
+    current = draft.policy_version
     if intent.policy_version != current:
         return (reason(ReasonCode.POLICY_STALE, seen=intent.policy_version, current=current),)
     if intent.horizon_at > draft.horizon_at:
@@ -256,7 +267,7 @@ def _materialise(draft: Draft, intent: Materialise) -> tuple[Reason, ...]:
 def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfile]) -> tuple[Reason, ...]:
     if intent.host in draft.hosts:
         return (reason(ReasonCode.HOST_EXISTS, host=intent.host),)
-    current = draft.rules.version if draft.rules else 0
+    current = draft.policy_version
     if intent.policy_version != current or intent.horizon_at < draft.horizon_at:
         return (reason(ReasonCode.POLICY_STALE, seen=intent.policy_version, current=current),)
     profile: HostProfile | None = None

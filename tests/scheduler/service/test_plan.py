@@ -7,6 +7,7 @@ import pytest
 
 from policies.loading import load_policy
 from policies.ticker import apply_intent
+from scheduler.core.errors import StoreBusy
 from scheduler.core.intents import (
     AddHost,
     ApplyPolicy,
@@ -21,7 +22,7 @@ from scheduler.core.intents import (
     Submit,
     reservation_id,
 )
-from scheduler.core.plan import Decided, Limits
+from scheduler.core.plan import Decided, Event, Limits, PlanChange
 from scheduler.core.planner.explaining import QUOTED
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.replay import VirtualClock
@@ -358,6 +359,62 @@ def test_a_defect_in_deciding_one_intent_refuses_it_and_keeps_nobody_else_waitin
     assert office.decided(last).is_accepted
     assert [r.code for r in office.decided(culprit.seq).reasons] == [ReasonCode.DEFECT]
     assert [e.is_notice for _, e in office.store.events(limit=1000) if e.kind == "intent.defect"] == [True]
+
+
+def test_a_defect_that_no_intent_caused_is_told_once_a_day_and_raised_each_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def broken(*_: object, **__: object) -> PlanChange:
+        nonlocal steps
+        steps += 1
+        raise RuntimeError(f"nobody foresaw these facts at step {steps}")
+
+    def run_all() -> None:
+        for task in (office.task, office.task, office.new_task()):
+            task._settled_version = None
+            with pytest.raises(RuntimeError, match="nobody foresaw"):
+                task.run()
+
+    def told() -> list[Event]:
+        return [e for _, e in office.store.events(limit=1000) if e.kind == "plan.defect"]
+
+    monkeypatch.setattr("scheduler.service.plan.step", broken)
+    run_all()
+    assert [(e.is_notice, "facts at step 1" in str(dict(e.facts)["problem"])) for e in told()] == [(True, True)]
+    office.submit("ada")
+    run_all()
+    assert len(told()) == 1, "nor is it the fault of who asks meanwhile"
+    office.clock.move_to(office.clock.now() + DAY_S)
+    run_all()
+    assert len(told()) == 2
+
+
+def test_trouble_of_the_database_is_no_defect(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object, **__: object) -> PlanChange:
+        raise StoreBusy("the database was busy for too long")
+
+    monkeypatch.setattr("scheduler.service.plan.step", busy)
+    office.task._settled_version = None
+    with pytest.raises(StoreBusy):
+        office.task.run()
+    assert [e for _, e in office.store.events(limit=1000) if e.kind == "plan.defect"] == []
+
+
+def test_a_defect_that_cannot_be_told_is_raised_all_the_same(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> PlanChange:
+        raise RuntimeError("nobody foresaw these facts")
+
+    def busy(_: object) -> None:
+        raise StoreBusy("the database was busy for too long")
+
+    monkeypatch.setattr("scheduler.service.plan.step", broken)
+    monkeypatch.setattr(office.store, "append_events", busy)
+    office.task._settled_version = None
+    with pytest.raises(RuntimeError, match="nobody foresaw") as raised:
+        office.task.run()
+    assert raised.value.__notes__ == ["and that could not be told: the database was busy for too long"]
 
 
 def test_windows_made_before_a_host_was_there_are_made_anew(office: Office) -> None:

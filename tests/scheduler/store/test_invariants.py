@@ -9,6 +9,7 @@ from scheduler.core.intents import Drain
 from scheduler.core.plan import Decided, PlanChange, event
 from scheduler.core.requests import DiskId, ReservationId, Role
 from scheduler.core.windows import WindowState
+from scheduler.store.accounts import User
 from scheduler.store.store import Store
 from tests.scheduler.store.values import FIRST_FOUR, HOST_A, booked_disk, host, reservation, span, window
 
@@ -45,6 +46,11 @@ def full_store(store: Store) -> Store:
         asked=(Asked(verb=Verb.START, subject="x", asked_at=1, until_at=2),),
     )
     store.record_facts(HOST_A, "t", nothing, facts, now_machine_s=1)
+    for user in (User(name="root", role=Role.ADMIN, created_at=10), User(name="ada", role=Role.STUDENT, created_at=10)):
+        store.accounts.add(user, by="set-up")
+    for label in ("live", "revoked"):
+        store.accounts.add_token("ada", label=label, secret_sha256=label.ljust(64, "0"), at=10, by="root")
+    store.accounts.revoke("t-2", at=20, by="root")
     return store
 
 
@@ -55,6 +61,8 @@ def run(store: Store, sql: str) -> int:
 
 
 GPU_COLUMNS = "INSERT INTO span_gpu (reservation, number, gpu, host, start_at, end_at) VALUES"
+ACCOUNT_COLUMNS = "INSERT INTO account (name, role, created_at, is_disabled) VALUES"
+TOKEN_COLUMNS = "INSERT INTO token (owner, label, secret_sha256, created_at) VALUES"
 ASKED_COLUMNS = "INSERT INTO asked (host, verb, subject, asked_at, until_at, attempt, detail) VALUES"
 
 REFUSED = [
@@ -125,6 +133,29 @@ REFUSED = [
     ("intent_stays_as_filed", "UPDATE intent SET key = 'k' WHERE decided_at IS NULL"),
     ("intent_open_is_kept", "DELETE FROM intent WHERE decided_at IS NULL"),
     ("ck_intent_decided_whole", "UPDATE intent SET decided_at = 1 WHERE decided_at IS NULL"),
+    # Who may speak: a name is one person for good, a secret one token, and what was revoked stays so.
+    ("pk_account", f"{ACCOUNT_COLUMNS} ('ada', 'admin', 1, FALSE)"),
+    ("ck_account_known_role", f"{ACCOUNT_COLUMNS} ('eve', 'policy', 1, FALSE)"),
+    ("ck_account_known_role", "UPDATE account SET role = 'owner' WHERE name = 'ada'"),
+    ("ck_account_name_of_1_to_32", f"{ACCOUNT_COLUMNS} ('', 'student', 1, FALSE)"),
+    ("ck_account_name_of_1_to_32", f"{ACCOUNT_COLUMNS} ('{'a' * 33}', 'student', 1, FALSE)"),
+    ("account_last_admin_stays", "UPDATE account SET is_disabled = TRUE WHERE name = 'root'"),
+    ("account_last_admin_stays", "UPDATE account SET role = 'student' WHERE name = 'root'"),
+    ("account_keeps_its_name", "UPDATE account SET name = 'eve' WHERE name = 'root'"),
+    ("account_keeps_its_name", "UPDATE account SET created_at = 11 WHERE name = 'ada'"),
+    ("account_is_kept", "DELETE FROM account WHERE name = 'root'"),
+    ("uq_token_secret_sha256", f"{TOKEN_COLUMNS} ('ada', 'x', '{'live'.ljust(64, '0')}', 1)"),
+    ("ck_token_hash_is_sha256", f"{TOKEN_COLUMNS} ('ada', 'x', 'ns_plain', 1)"),
+    ("ck_token_revoked_not_before_issued", "UPDATE token SET revoked_at = 9 WHERE label = 'live'"),
+    ("ck_token_used_whole", "UPDATE token SET last_used_at = 9 WHERE label = 'live'"),
+    ("token_revoked_is_final", "UPDATE token SET revoked_at = NULL WHERE label = 'revoked'"),
+    ("token_revoked_is_final", "UPDATE token SET revoked_at = 21 WHERE label = 'revoked'"),
+    ("token_stays_as_issued", "UPDATE token SET owner = 'root' WHERE label = 'live'"),
+    ("token_stays_as_issued", "UPDATE token SET label = 'x' WHERE label = 'live'"),
+    ("token_stays_as_issued", f"UPDATE token SET secret_sha256 = '{'x' * 64}' WHERE label = 'live'"),
+    ("token_stays_as_issued", "UPDATE token SET created_at = 1 WHERE label = 'live'"),
+    ("token_stays_as_issued", "UPDATE token SET seq = 9 WHERE label = 'live'"),
+    ("token_is_kept", "DELETE FROM token WHERE label = 'revoked'"),
 ]
 
 
@@ -159,9 +190,28 @@ ALLOWED = [
     "UPDATE plan SET version = version + 1, horizon_at = 7",
     "UPDATE intent SET decided_version = 2, decided_at = 2 WHERE decided_at IS NULL",
     "DELETE FROM intent WHERE decided_at IS NOT NULL",
+    f"{ACCOUNT_COLUMNS} ('eve', 'admin', 1, FALSE)",
+    "UPDATE account SET is_disabled = TRUE WHERE name = 'ada'",
+    "UPDATE account SET role = 'admin' WHERE name = 'ada'",
+    f"{TOKEN_COLUMNS} ('ada', 'live', '{'another'.ljust(64, '0')}', 1)",
+    "UPDATE token SET revoked_at = 10 WHERE label = 'live'",
+    "UPDATE token SET last_used_at = 9, used_machine_ms = 9",
 ]
 
 
 @pytest.mark.parametrize("sql", ALLOWED)
 def test_the_nearest_thing_that_is_right_is_let_through(full_store: Store, sql: str) -> None:
     assert run(full_store, sql) > 0
+
+
+def test_a_token_is_somebodys(full_store: Store) -> None:
+    with pytest.raises(BrokenInvariant):
+        run(full_store, f"{TOKEN_COLUMNS} ('nobody', 'x', '{'x' * 64}', 1)")
+
+
+def test_one_of_two_admins_may_go_and_the_other_then_stays(full_store: Store) -> None:
+    run(full_store, f"{ACCOUNT_COLUMNS} ('eve', 'admin', 1, FALSE)")
+    assert run(full_store, "UPDATE account SET is_disabled = TRUE WHERE name = 'root'") == 1
+    with pytest.raises(BrokenInvariant) as caught:
+        run(full_store, "UPDATE account SET role = 'student' WHERE name = 'eve'")
+    assert caught.value.facts["constraint"] == "account_last_admin_stays"

@@ -9,6 +9,7 @@ from scheduler.core.facts import HostFacts
 from scheduler.core.intents import Drain
 from scheduler.core.plan import PlanChange, event
 from scheduler.core.requests import Role
+from scheduler.store.accounts import User
 from scheduler.store.store import Store
 from tests.databases import OpenStore
 from tests.scheduler.store.values import HOST_A, host
@@ -56,6 +57,14 @@ def take(store: Store) -> None:
     store.acquire_lease("host.b", "t", now_machine_s=0, ttl_s=5)
 
 
+def beat(store: Store) -> None:
+    store.beat("ticker", "one", 1)
+
+
+def add(store: Store) -> None:
+    store.accounts.add(User(name="ada", role=Role.ADMIN, created_at=1), by="set-up")
+
+
 def snapshot(store: Store) -> object:
     return (
         store.load_plan(0),
@@ -63,6 +72,8 @@ def snapshot(store: Store) -> object:
         store.load_facts(HOST_A),
         store.events(),
         store.holds_lease("host.b", "t", 1),
+        store.heartbeats(),
+        store.accounts.all(),
     )
 
 
@@ -72,6 +83,8 @@ ACTIONS: dict[str, Callable[[Store], None]] = {
     "facts": record,
     "event": append,
     "lease": take,
+    "heartbeat": beat,
+    "account": add,
 }
 
 

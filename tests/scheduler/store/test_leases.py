@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from scheduler.store.store import Store
 from tests.databases import OpenStore, TestDatabase
 
@@ -38,6 +40,29 @@ def test_only_the_holder_can_give_a_lease_up(store: Store) -> None:
 def test_leases_of_different_hosts_do_not_meet(store: Store) -> None:
     assert store.acquire_lease("host.a", "one", now_machine_s=0, ttl_s=15)
     assert store.acquire_lease("host.b", "two", now_machine_s=0, ttl_s=15)
+
+
+def test_the_leases_of_one_who_is_dead_are_given_up_together_and_those_of_others_are_kept(store: Store) -> None:
+    for number, token in enumerate(("w1/a", "w1/b", "w10/a", "W1/a", "w_/a")):
+        assert store.acquire_lease(f"host.{number}", token, now_machine_s=0, ttl_s=15)
+    assert store.release_leases_of("w1/") == 2
+    assert [store.holds_lease(f"host.{n}", t, 1) for n, t in enumerate(("w1/a", "w1/b", "w10/a", "W1/a", "w_/a"))] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert store.release_leases_of("w1/") == 0
+    assert store.acquire_lease("host.0", "w2/a", now_machine_s=1, ttl_s=15)
+
+
+def test_a_prefix_is_taken_letter_by_letter(store: Store) -> None:
+    store.acquire_lease("host.a", "w1/a", now_machine_s=0, ttl_s=15)
+    assert [store.release_leases_of(prefix) for prefix in ("w_", "%", "W1/", "w1/ab", "1/")] == [0, 0, 0, 0, 0]
+    with pytest.raises(ValueError, match="empty prefix"):
+        store.release_leases_of("")
+    assert store.holds_lease("host.a", "w1/a", 1)
 
 
 def test_of_many_takers_at_once_exactly_one_gets_the_lease(open_store: OpenStore, database: TestDatabase) -> None:

@@ -3,23 +3,54 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from scheduler.core.plan import PlanChange
+from scheduler.core.errors import BrokenInvariant
+from scheduler.core.facts import (
+    Asked,
+    DiskFact,
+    ForeignDomain,
+    GpuFact,
+    GpuState,
+    HostFacts,
+    Measurement,
+    Verb,
+    VmFact,
+)
+from scheduler.core.intents import Drain
+from scheduler.core.plan import Decided, PlanChange, Rules, event
+from scheduler.core.requests import DiskId, Role
+from scheduler.core.windows import Layout, WindowState
+from scheduler.store.accounts import User
 from scheduler.store.engine import Database
 from scheduler.store.failures import SchemaTooNew, SchemaTooOld
-from scheduler.store.migrating import REVISIONS, alembic_config
+from scheduler.store.migrating import REVISIONS, alembic_config, current_revision
 from scheduler.store.store import Store
 from scheduler.store.tables import Row
 from tests.databases import OpenStore, PostgresqlCluster, find_profile_by_name
-from tests.scheduler.store.values import host
+from tests.scheduler.store.values import FIRST_FOUR, HOST_A, booked_disk, host, reservation, span, window
+
+RULES = Rules(
+    version=1,
+    zone="UTC",
+    outside=Layout(name="day", sizes=frozenset({1, 2}), queues=frozenset({"interactive"})),
+    queues=(),
+    images=("ubuntu",),
+    default_disk_gib=100,
+    retention_s=1,
+    grace_s=1,
+    min_useful_s=1,
+    warnings_s=(),
+)
 
 
 @pytest.fixture(params=["sqlite-memory", "sqlite-file", "postgresql"])
@@ -47,6 +78,97 @@ def test_an_empty_database_is_migrated_and_a_migrated_one_is_left_as_it_is(empty
 def test_a_database_without_tables_says_that_it_wants_migrating(empty: Store) -> None:
     with pytest.raises(SchemaTooOld, match="migrate it first"):
         empty.plan_version()
+
+
+def _at_revision(store: Store, revision: str) -> None:
+    with store._database.writing("migrate") as connection:
+        command.upgrade(alembic_config(connection), revision)
+
+
+def _rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """Read every row of every table, as it stands there."""
+    with store._database.reading() as connection:
+        names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version", "sqlite_sequence"})
+        return {
+            name: sorted((tuple(row) for row in connection.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
+            for name in names
+        }
+
+
+def _fill(store: Store) -> None:
+    """Write a row into every table of the first schema."""
+    asked = store.file_intent(Drain(host=HOST_A), at=1, author="root", role=Role.ADMIN, key="k")[0]
+    store.file_intent(Drain(host=HOST_A), at=1, author="root", role=Role.ADMIN)
+    booked = reservation("r-1", span(0, 100, generation=1), span(200, 300), generation=1)
+    change = PlanChange(
+        hosts=(host(),),
+        windows=(window("open", WindowState.OPEN),),
+        reservations=(booked, reservation("r-2", is_closed=True)),
+        disks=(booked_disk(),),
+        rules=RULES,
+        policy_text="version: 1",
+        decided=(Decided(seq=asked.seq),),
+        events=(event("something", 1, reservation=booked.id),),
+    )
+    store.commit_plan(0, change, at=1)
+    store.acquire_lease(f"host.{HOST_A}", "t", now_machine_s=0, ttl_s=10)
+    facts = HostFacts(
+        host=HOST_A,
+        seen_at=1,
+        vms=(VmFact(reservation=booked.id, generation=1, partition=FIRST_FOUR, asked_at=1),),
+        gpus=(GpuFact(gpu=9, state=GpuState.QUARANTINED, since_at=1),),
+        disks=(DiskFact(disk=DiskId("d-1"), size_gib=100, made_at=1),),
+        asked=(Asked(verb=Verb.START, subject="x", asked_at=1, until_at=2),),
+        foreign=(ForeignDomain(uuid=UUID(int=1), name="other", gpus=frozenset({12})),),
+    )
+    measured = Measurement(host=HOST_A, what="start", gpus=4, took_s=70, at=1)
+    store.record_facts(HOST_A, "t", HostFacts(host=HOST_A), facts, measurements=[measured], now_machine_s=1)
+
+
+def test_a_database_of_the_first_schema_is_migrated_with_every_row_as_it_was(empty: Store) -> None:
+    _at_revision(empty, "0001")
+    _fill(empty)
+    before, plan, facts = _rows(empty), empty.load_plan(0), empty.load_all_facts()
+    assert [name for name, rows in before.items() if not rows] == []
+    assert len(before) == 19
+    with pytest.raises(SchemaTooOld, match="migrate it first"):
+        empty.accounts.all()
+
+    empty.migrate()
+
+    after = _rows(empty)
+    assert {name: after.pop(name) for name in before} == before
+    assert after == {"account": [], "heartbeat": [], "token": []}
+    assert (empty.load_plan(0), empty.load_all_facts()) == (plan, facts)
+    # What the first schema refused is refused as before, and the new tables work.
+    with pytest.raises(BrokenInvariant), empty._database.writing("raw") as connection:
+        connection.execute(text("UPDATE reservation SET is_closed = FALSE WHERE id = 'r-2'"))
+    empty.commit_plan(1, PlanChange(reservations=(reservation("r-3", span(400, 500)),)), at=2)
+    empty.accounts.add(User(name="root", role=Role.ADMIN, created_at=1), by="set-up")
+    empty.beat("ticker", "one", 1)
+    assert [each.kind for _, each in empty.events()] == ["something", "user.added"]
+
+
+def test_a_migration_that_is_cut_off_leaves_the_database_as_it_was(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _at_revision(empty, "0001")
+    _fill(empty)
+    before = _rows(empty)
+
+    def cut_off(point: str) -> None:
+        raise KeyboardInterrupt(point)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(empty._database, "_on_commit", cut_off)
+        with pytest.raises(KeyboardInterrupt, match="migrate:before"):
+            empty.migrate()
+    assert _rows(empty) == before
+    with empty._database.reading() as connection:
+        assert current_revision(connection) == "0001"
+    empty.migrate()
+    with empty._database.reading() as connection:
+        assert current_revision(connection) == REVISIONS[-1]
 
 
 def test_the_tables_in_the_database_are_the_tables_in_the_code(store: Store) -> None:

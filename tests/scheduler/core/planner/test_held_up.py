@@ -347,3 +347,14 @@ def test_what_was_pinned_and_never_asked_for_leaves_a_host_that_does_not_answer(
     made.run_until(made.now + HOUR_S)
     assert hosts_of(get(made, one)) == [first, B if first == A else A]
     assert notices(made, one) == [f"host {first} does not answer"]
+
+
+def test_who_waited_through_all_of_a_booking_unseen_is_told_once_and_with_the_new_time() -> None:
+    # They were told twice at one instant, the first time of an end that had passed.
+    made = day()
+    one = submit(made)
+    made.is_checked = False
+    made.now = get(made, one).spans[-1].end_at + HOUR_S
+    made.step()
+    assert notices(made, one) == ["the hand-over was not done in time"]
+    assert told_end_at(made, one) == get(made, one).spans[-1].end_at > made.now

@@ -1,13 +1,17 @@
 """What facts do to the plan: time is given back, what a fault took is made good, what a guest lost is its own."""
 
+from dataclasses import replace
+
 import pytest
 
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import Submit
-from scheduler.core.plan import Outcome
-from scheduler.core.planner.settling import NO_PLACE
-from scheduler.core.requests import Ask, ReservationId
+from scheduler.core.plan import BookedSpan, Outcome, PlanChange, apply
+from scheduler.core.planner.causes import NO_PLACE
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import Ask, HostId, ReservationId
 from scheduler.core.spans import HOUR_S, MINUTE_S
+from scheduler.core.topology import PartitionId
 from tests.property.worlds import World, world
 
 ONE = ReservationId("r-3")
@@ -112,4 +116,43 @@ def test_whoever_loses_its_last_place_is_told_even_after_an_earlier_notice() -> 
     made.step()
     made.step()
     lost = made.plan.reservations[ONE]
-    assert (lost.promise_notice, lost.reasons[-1].fact("cause")) == (2, NO_PLACE)
+    assert (lost.promise_notice, lost.reasons[-1].fact("cause")) == (2, NO_PLACE.text)
+
+
+def test_what_had_all_its_hours_while_it_was_stopped_is_not_started_once_more() -> None:
+    # It was: the span that it was to go on had begun meanwhile, and nobody gave a begun span back.
+    made = running()
+    reservation = made.plan.reservations[ONE]
+    (span,), (vm,) = reservation.spans, made.facts[HostId("dgx2-a")].vms
+    assert vm.running_at is not None
+    ahead = BookedSpan(start_at=made.now, end_at=made.now + 2 * HOUR_S, host=span.host, partition=PartitionId("2g8-9"))
+    cut = replace(
+        reservation,
+        request=replace(reservation.request, run_s=made.now + 2 * MINUTE_S - vm.running_at),
+        spans=(replace(span, end_at=made.now), ahead),
+    )
+    made.plan = apply(made.plan, PlanChange(reservations=(cut,)))
+    made.is_checked = False
+    made.look()
+    made.vms[ONE, 1].off_at = made.now + 4 * MINUTE_S
+    made.run_until(made.now + HOUR_S)
+    assert len([vm for vm in made.facts[span.host].vms if vm.reservation == ONE]) == 1
+    ended = made.plan.reservations[ONE]
+    assert (ended.outcome, ended.spans[-1].end_at) == (Outcome.COMPLETED, ended.ended_at)
+    assert [why.code for why in ended.reasons] == [ReasonCode.HOURS_DELIVERED]
+
+
+def test_a_guest_that_runs_on_in_the_same_place_gives_back_what_it_does_not_need_of_the_later_span() -> None:
+    made = running()
+    reservation = made.plan.reservations[ONE]
+    (span,) = reservation.spans
+    over_at = made.now + HOUR_S
+    joined = (
+        replace(span, end_at=over_at),
+        replace(span, start_at=over_at, end_at=over_at + 9 * HOUR_S, generation=None),
+    )
+    made.plan = apply(made.plan, PlanChange(reservations=(replace(reservation, spans=joined),)))
+    made.is_checked = False
+    made.run_until(span.end_at + MINUTE_S)
+    ended = made.plan.reservations[ONE]
+    assert (ended.outcome, ended.ended_at, ended.generation) == (Outcome.COMPLETED, span.end_at, 1)

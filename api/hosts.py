@@ -1,0 +1,154 @@
+"""Hosts: what runs on them and what is wrong with them; admins add, drain and undrain them."""
+
+from fastapi import APIRouter, Response
+
+from api.identity import Admin, Caller, is_admin
+from api.problems import Problem, refused, unknown
+from api.schemas import (
+    ForeignOut,
+    GpuProblemOut,
+    HostIn,
+    HostOut,
+    HostsOut,
+    HostVmOut,
+    HostWindowOut,
+    Nothing,
+)
+from api.services import Given, Services
+from api.writing import ACCEPTED, PREFIX, Key, decide, file_and_wait
+from policies.applying import add_to_plan
+from scheduler.core.facts import OUT_OF_PLAN
+from scheduler.core.intents import AddHost, Drain, Intent, Undrain
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import HostId
+from scheduler.service.hosts import HostView, VmOnHost, host_view
+from scheduler.service.snapshot import Snapshot
+from scheduler.store.accounts import User
+
+router = APIRouter(tags=["hosts"])
+
+MOST_TRIES = 3
+"""How often a host's windows are made anew because the policy changed meanwhile."""
+
+
+@router.get("/hosts")
+def list_hosts(user: Caller, services: Given) -> HostsOut:
+    """List all hosts."""
+    snapshot = services.snapshot()
+    hosts = [_shown(HostId(host), user, snapshot) for host in sorted(snapshot.plan.hosts)]
+    return HostsOut(hosts=hosts, plan_version=snapshot.plan.version, now=snapshot.now)
+
+
+@router.get("/hosts/{id}")
+def show_host(id: str, user: Caller, services: Given) -> HostOut:
+    """Show one host."""
+    return _shown(HostId(id), user, services.snapshot())
+
+
+@router.post("/hosts", status_code=201, responses=ACCEPTED)
+def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: Key = None) -> HostOut:
+    """Add a host, with its windows under the applied policy."""
+
+    def is_same(filed: Intent) -> bool:
+        wanted = (body.id, body.profile, storage)
+        return isinstance(filed, AddHost) and (filed.host, filed.profile, filed.storage) == wanted
+
+    storage = body.storage or body.id
+    for number in range(MOST_TRIES):
+        intent = _adding(body, storage, services)
+        # Each try is asked for once; the tries of a repeated request meet those of the first.
+        numbered = key if key is None or number == 0 else f"{key}#{number}"
+        decided = file_and_wait(services, user, intent, key=numbered, is_same=is_same)
+        if decided.is_accepted:
+            answer.headers["Location"] = f"{PREFIX}/hosts/{body.id}"
+            return _shown(HostId(body.id), user, services.snapshot())
+        if decided.reasons[0].code is not ReasonCode.POLICY_STALE:
+            raise refused(decided.reasons)
+    message = "the policy was changed again and again meanwhile; try again"
+    raise Problem(503, "policy.stale", message, is_retryable=True, headers={"Retry-After": "1"})
+
+
+def _adding(body: HostIn, storage: str, services: Services) -> AddHost:
+    plan = services.plans.current()
+    record = None if plan.rules is None else services.store.policy(plan.rules.version)
+    return add_to_plan(
+        HostId(body.id),
+        profile=body.profile,
+        storage=storage,
+        plan=plan,
+        applied_text=None if record is None else record.text,
+        now=services.clock.now(),
+        settings=services.settings,
+    )
+
+
+@router.post("/hosts/{id}/drain", responses=ACCEPTED)
+def drain(id: str, user: Admin, services: Given, key: Key = None, body: Nothing | None = None) -> HostOut:
+    """Let nothing new start on a host; `stuck` names what no other place can take."""
+    return _change(id, Drain(host=HostId(id)), user, services, key)
+
+
+@router.post("/hosts/{id}/undrain", responses=ACCEPTED)
+def undrain(id: str, user: Admin, services: Given, key: Key = None, body: Nothing | None = None) -> HostOut:
+    """Use a drained host again."""
+    return _change(id, Undrain(host=HostId(id)), user, services, key)
+
+
+def _change(id: str, intent: Drain | Undrain, user: User, services: Services, key: str | None) -> HostOut:
+    _shown(HostId(id), user, services.snapshot())
+    decide(services, user, intent, key=key)
+    return _shown(HostId(id), user, services.snapshot())
+
+
+def _shown(id: HostId, user: User, snapshot: Snapshot) -> HostOut:
+    view = host_view(id, snapshot)
+    if view is None:
+        known = ", ".join(sorted(snapshot.plan.hosts)) or "none"
+        raise unknown("host", id, code="host.unknown", remedy=f"known hosts: {known}")
+    return _host(view, user)
+
+
+def _host(view: HostView, user: User) -> HostOut:
+    facts, window = view.facts, view.window
+    window_out = None
+    if window is not None:
+        until_at = window.end_at if window.closed_span is None else window.closed_span.end_at
+        window_out = HostWindowOut(name=window.name, layout=window.layout.name, until_at=until_at)
+    return HostOut(
+        id=view.host.id,
+        profile=view.host.profile.name,
+        storage=view.host.storage,
+        is_drained=view.host.is_drained,
+        gpus=len(view.host.profile.gpus),
+        gpus_running=len(view.gpus_running),
+        gpus_free=len(view.gpus_free),
+        window=window_out,
+        seen_at=facts.seen_at,
+        unreachable_since_at=facts.unreachable_since_at,
+        problem=facts.problem,
+        gpu_problems=[
+            GpuProblemOut(gpu=gpu.gpu, state=gpu.state.value, since_at=gpu.since_at, problem=gpu.problem)
+            for gpu in facts.gpus
+            # Dirty is what every GPU in use is.
+            if gpu.state in OUT_OF_PLAN or gpu.problem
+        ],
+        vms=[_vm(on_host, user) for on_host in view.vms],
+        foreign=[
+            ForeignOut(uuid=str(domain.uuid), name=domain.name, gpus=sorted(domain.gpus)) for domain in facts.foreign
+        ],
+        stuck=list(view.stuck) if is_admin(user) else [],
+    )
+
+
+def _vm(on_host: VmOnHost, user: User) -> HostVmOut:
+    owner = None if on_host.reservation is None else on_host.reservation.request.owner
+    is_named = is_admin(user) or owner == user.name
+    return HostVmOut(
+        reservation=on_host.vm.reservation if is_named else None,
+        owner=owner if is_named else None,
+        partition=on_host.vm.partition,
+        gpus=list(on_host.gpus),
+        phase=None if on_host.phase is None else on_host.phase.value,
+        generation=on_host.vm.generation,
+        running_at=on_host.vm.running_at,
+    )

@@ -1,0 +1,219 @@
+"""`nightshift init`, and what `up` does before it starts anything: tables, a first admin, hosts and a policy.
+
+Everything here may be done again any number of times, and does then only what is missing. What is decided goes in as
+intents, decided by the same plan task as ever.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.data_directory import make_data_directory
+from cli.installation import Installation, Parts, open_parts
+from policies.applying import add_to_plan, apply_to_plan, check_text
+from scheduler.core.errors import NightshiftError
+from scheduler.core.intents import Intent
+from scheduler.core.reasons import sentence
+from scheduler.core.requests import HostId, Role
+from scheduler.service.plan import PlanTask
+from scheduler.service.users import Users
+from workers.drivers.simulated.rack import SimulatedRack
+
+ADMIN = "admin"
+TOKEN_LABEL = "first start"
+AUTHOR = "first-start"
+EXAMPLE = "university.yaml"
+RACK_SEED = 1
+_HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class BadRackOption(NightshiftError):
+    """`--rack` names no host."""
+
+    code = "rack.bad_option"
+
+
+class FirstStartRefused(NightshiftError):
+    """What a first start sets up was refused by the plan."""
+
+    code = "first_start.refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RackSetup:
+    """A simulated host to have."""
+
+    host: HostId
+    profile: str
+
+
+DEFAULT_RACK = RackSetup(host=HostId("dgx2-a"), profile="dgx-2")
+
+
+def parse_rack(text: str) -> RackSetup:
+    """Read NAME=PROFILE, or NAME alone for a DGX-2."""
+    name, _, profile = text.partition("=")
+    if _HOST_NAME.fullmatch(name) is None:
+        raise BadRackOption(
+            f"--rack {text!r}: a host's name is 1 to 32 of a-z, 0-9 and '-', a letter first; write"
+            f" {DEFAULT_RACK.host}={DEFAULT_RACK.profile}"
+        )
+    return RackSetup(host=HostId(name), profile=profile or DEFAULT_RACK.profile)
+
+
+def init(
+    data: Annotated[
+        Path | None, typer.Option(help="The data directory.", envvar="NIGHTSHIFT_DATA", show_default=False)
+    ] = None,
+    rack: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PROFILE", help="Add this simulated host. May be repeated.")
+    ] = None,
+) -> None:
+    """Prepare the database: tables, the first admin with a token, and a first policy. May be run again."""
+    racks = tuple(parse_rack(text) for text in rack or ())
+    installation = Installation.found(data)
+    os.umask(0o077)
+    make_data_directory(installation.data)
+    parts = open_parts(installation, is_waking=False)
+    try:
+        lines = prepare(parts, racks=racks)
+    finally:
+        parts.close()
+    for line in lines:
+        print(line)
+    if not lines:
+        print("nothing was missing")
+
+
+def prepare(parts: Parts, *, racks: Sequence[RackSetup]) -> tuple[str, ...]:
+    """Set up what is missing, and say in words what that was."""
+    with _alone(parts.installation.data / "first-start.lock"):
+        parts.store.migrate()
+        return (
+            *_first_admin(parts),
+            *(line for rack in racks for line in _rack(parts, rack)),
+            *_first_policy(parts),
+        )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until nobody else does a first start in this directory."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _first_admin(parts: Parts) -> tuple[str, ...]:
+    """See to it that somebody can get in; a token that is used already is never replaced."""
+    users = Users(parts.store, parts.clock)
+    admins = [user for user in users.all() if user.role is Role.ADMIN]
+    path = parts.installation.admin_token_file
+    if any(user.name != ADMIN or user.is_disabled for user in admins):
+        return ()
+    if not admins:
+        users.add(ADMIN, Role.ADMIN, by=AUTHOR)
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        return ()
+    live = [token for token in users.tokens(ADMIN) if token.revoked_at is None]
+    if any(token.last_used_at is not None or token.label != TOKEN_LABEL for token in live):
+        # Whoever took the file away has its token, or made others.
+        return ()
+    for token in live:
+        # Made by a first start that was killed before it wrote the file: nobody knows its secret.
+        users.revoke(token.id, by=AUTHOR)
+    issued = users.issue_token(ADMIN, label=TOKEN_LABEL, by=AUTHOR)
+    _write_secret(path, issued.secret)
+    return (f"user {ADMIN} was added; the token is in {path}",)
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Write a file that only this user can read, whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(f"{secret}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _rack(parts: Parts, rack: RackSetup) -> tuple[str, ...]:
+    """See to it that a simulated host is there and in the plan."""
+    profile = parts.profiles(rack.profile)
+    known = parts.plans.current().hosts.get(rack.host)
+    if known is not None and known.profile.name != profile.name:
+        raise BadRackOption(
+            f"--rack {rack.host}={rack.profile}: this host is a {known.profile.name} already; give the new one"
+            " another name"
+        )
+    # The worker takes up every rack that has a file, so the file comes first. To open one changes nothing.
+    SimulatedRack(parts.installation.racks, rack.host, profile, parts.clock, seed=RACK_SEED).close()
+    if known is not None:
+        return ()
+    plan = parts.plans.current()
+    applied = None if plan.rules is None else parts.store.policy(plan.rules.version)
+    _decide(
+        parts,
+        add_to_plan(
+            rack.host,
+            profile=profile.name,
+            storage=rack.host,
+            plan=plan,
+            applied_text=None if applied is None else applied.text,
+            now=parts.clock.now(),
+            settings=parts.settings,
+        ),
+    )
+    return (f"host {rack.host} was added: a simulated {profile.name} with {len(profile.gpus)} GPUs",)
+
+
+def _first_policy(parts: Parts) -> tuple[str, ...]:
+    """Apply the shipped example if no policy was ever applied."""
+    plan = parts.plans.current()
+    if plan.rules is not None:
+        return ()
+    text = (files("policies") / "examples" / EXAMPLE).read_text(encoding="utf-8")
+    now = parts.clock.now()
+    checked = check_text(text, source=EXAMPLE, now=now, settings=parts.settings)
+    if checked.policy is None:
+        raise FirstStartRefused(f"the example policy {EXAMPLE} does not pass its check: {checked.problems[0]}")
+    _decide(parts, apply_to_plan(checked.policy, plan, now=now, settings=parts.settings))
+    return (
+        f"policy {EXAMPLE}, the shipped example, was applied as version 1; write your own and apply it:"
+        " nightshift policy apply FILE",
+    )
+
+
+def _decide(parts: Parts, intent: Intent) -> None:
+    """File an intent and decide it here: at a first start nobody else runs who would."""
+    filed = parts.desk.file(intent, author=AUTHOR, role=Role.ADMIN)
+    task = PlanTask(
+        store=parts.store,
+        clock=parts.clock,
+        wake=parts.wake,
+        plans=parts.plans,
+        known_facts=parts.known_facts,
+        settings=parts.settings,
+        profiles=parts.profiles,
+    )
+    task.run()
+    decided = parts.desk.decision(filed.seq)
+    if decided is None:
+        raise FirstStartRefused(f"a first {intent.kind} was filed as number {filed.seq} and not decided; start again")
+    if not decided.is_accepted:
+        said = "; ".join(sentence(why) for why in decided.reasons)
+        raise FirstStartRefused(f"a first {intent.kind} was refused: {said}")

@@ -1,0 +1,160 @@
+"""`nightshift host`: which hosts there are and how they do; adding and draining them."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cli.client import Json, as_text, part
+from cli.connecting import AsJson, Connection, tables, with_server
+from cli.reservation_report import PHASE_STYLES, gpus_text, place_text
+from cli.times import Times, instant, instant_in
+
+app = typer.Typer(name="host", help="List, add and drain hosts; see how they do.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="HOST", help="The host's name.", show_default=False)]
+
+
+@app.command("ls", epilog="Example:\n\n  nightshift host ls")
+@with_server
+def ls(connection: Connection, as_json: AsJson = False) -> None:
+    """List the hosts: what runs, what is free, what is wrong."""
+    answer = connection.client.get("/hosts")
+    if as_json:
+        print(as_text(answer))
+        return
+    hosts = list(answer["hosts"])
+    if not hosts:
+        print("There is no host yet; add one with `nightshift host add NAME --profile dgx-2`.")
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("host", "profile", "GPUs busy", "free", "layout", "seen", "state"):
+        shown.add_column(name, no_wrap=name != "state")
+    times = connection.times(answer)
+    for host in hosts:
+        seen_at = instant_in(host, "seen_at")
+        shown.add_row(
+            Text(str(host["id"])),
+            Text(str(host["profile"])),
+            f"{host['gpus_running']} of {_count(host)}",
+            str(host["gpus_free"]),
+            Text(_window_text(host, times)),
+            "never" if seen_at is None else times.distance(seen_at),
+            Text(_state_text(host, times), style="red" if _is_troubled(host) else ""),
+        )
+    tables().print(shown)
+
+
+@app.command("show", epilog="Example:\n\n  nightshift host show dgx2-a")
+@with_server
+def show(connection: Connection, name: Name, as_json: AsJson = False) -> None:
+    """Show one host: its VMs, its window, GPUs with a problem, what Nightshift did not make."""
+    answer = connection.client.get(f"/hosts/{part(name)}")
+    if as_json:
+        print(as_text(answer))
+    else:
+        _show(answer, connection.times())
+
+
+@app.command("add", epilog="Example:\n\n  nightshift host add dgx2-b --profile dgx-2")
+@with_server
+def add(
+    connection: Connection,
+    name: Name,
+    profile: Annotated[str, typer.Option(help="Its kind: dgx-2, dgx-a100, hgx-h100, generic.", show_default=False)],
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Which disks it reaches; hosts with the same label share them. Its name by default."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a host; from now on it is planned for."""
+    body = {"id": name, "profile": profile, "storage": storage if storage is not None else name}
+    _tell(connection.client.post("/hosts", body), f"{name} is added.", as_json=as_json)
+
+
+@app.command("drain", epilog="Example:\n\n  nightshift host drain dgx2-a")
+@with_server
+def drain(connection: Connection, name: Name, as_json: AsJson = False) -> None:
+    """Let nothing new start on a host; what runs finishes, what is booked moves where it can."""
+    answer = connection.client.post(f"/hosts/{part(name)}/drain")
+    _tell(answer, f"{name} is drained: nothing new starts there.", as_json=as_json)
+
+
+@app.command("undrain", epilog="Example:\n\n  nightshift host undrain dgx2-a")
+@with_server
+def undrain(connection: Connection, name: Name, as_json: AsJson = False) -> None:
+    """Let a drained host take part again."""
+    _tell(connection.client.post(f"/hosts/{part(name)}/undrain"), f"{name} takes part again.", as_json=as_json)
+
+
+def _tell(answer: Json, said: str, *, as_json: bool) -> None:
+    if as_json:
+        print(as_text(answer))
+        return
+    print("It is being planned; see `nightshift host ls`." if "intent" in answer else said)
+    stuck = [str(one) for one in answer.get("stuck") or []]
+    if stuck:
+        print(f"These stay booked there, since nowhere else has room: {', '.join(stuck)}")
+
+
+def _show(host: Json, times: Times) -> None:
+    out = tables()
+    out.print(Text.assemble((str(host["id"]), "bold"), f"  {host['profile']}, storage {host['storage']}"))
+    print(
+        f"{host['gpus_running']} of {_count(host)} GPUs run, {host['gpus_free']} are free. {_window_text(host, times)}"
+    )
+    print(f"{_state_text(host, times)}")
+    vms = list(host.get("vms") or [])
+    if vms:
+        shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for name in ("reservation", "owner", "GPUs", "phase", "up since", "start"):
+            shown.add_column(name, no_wrap=True)
+        for vm in vms:
+            up_at = instant_in(vm, "running_at")
+            phase = str(vm["phase"])
+            shown.add_row(
+                Text(str(vm.get("reservation") or "somebody's")),
+                Text(str(vm.get("owner") or "")),
+                gpus_text([int(gpu) for gpu in vm["gpus"]]),
+                Text(phase, style=PHASE_STYLES.get(phase, "")),
+                "" if up_at is None else times.show(up_at),
+                str(vm.get("generation", "")),
+            )
+        out.print(shown)
+    for problem in host.get("gpu_problems") or []:
+        since = times.show(instant(problem["since_at"])) if problem.get("since_at") else "some time"
+        out.print(Text(f"GPU {problem['gpu']}: {problem['state']} since {since}: {problem['problem']}", style="red"))
+    for foreign in host.get("foreign") or []:
+        place = place_text({"host": host["id"], "gpus": foreign.get("gpus") or []})
+        out.print(Text(f"not ours, left alone: {foreign['name']} ({foreign['uuid']}) on {place}"))
+
+
+def _count(host: Json) -> int:
+    gpus = host["gpus"]
+    return len(gpus) if isinstance(gpus, list) else int(gpus)
+
+
+def _window_text(host: Json, times: Times) -> str:
+    window = host.get("window")
+    if not isinstance(window, dict):
+        return ""
+    until_at = instant_in(window, "until_at")
+    return str(window["layout"]) + ("" if until_at is None else f" until {times.show(until_at)}")
+
+
+def _state_text(host: Json, times: Times) -> str:
+    since_at = instant_in(host, "unreachable_since_at")
+    problems = len(host.get("gpu_problems") or [])
+    parts = [
+        "" if since_at is None else f"does not answer since {times.show(since_at)}: {host.get('problem') or 'unknown'}",
+        str(host.get("problem") or "") if since_at is None else "",
+        f"{problems} GPU{'' if problems == 1 else 's'} with a problem" if problems else "",
+        "drained" if host.get("is_drained") else "",
+    ]
+    return "; ".join(part for part in parts if part) or "fine"
+
+
+def _is_troubled(host: Json) -> bool:
+    return bool(host.get("unreachable_since_at") or host.get("problem") or host.get("gpu_problems"))

@@ -1,0 +1,175 @@
+"""Killed, paused, emptied, blocked or doubled in the middle of a swap: it finishes by itself, and no promise is lost.
+
+With NIGHTSHIFT_E2E=all (`make e2e`) every scenario lives through a whole swap to night and back; otherwise one does, in
+which everything is killed at once.
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.data_directory import read_children
+from cli.family import API, REDIS, TICKER, WORKER
+from tests.e2e.evening import Evening, make_evening
+from tests.e2e.kill_stack import Site
+from tests.e2e.night import ROW, Night, Scenario, Stage
+from workers.broker import open_redis
+
+SPEED = 15.0
+"""A swap to night takes some twelve seconds of machine time."""
+QUICK_SPEED = 30.0
+PAUSE_S = 60.0
+BUSY_S = 8.0
+EVERYTHING = (WORKER, TICKER, API, REDIS)
+EVERY_STAGE = frozenset(Stage)
+TO_NIGHT = frozenset({Stage.PARKING, Stage.NIGHT_STARTS})
+
+
+def kill(*names: str) -> Callable[[Site], None]:
+    return lambda site: site.kill_children(*names)
+
+
+def kill_up(site: Site) -> None:
+    """Kill the supervisor, and start it again at once."""
+    site.kill_up()
+    site.start()
+
+
+def kill_everything(site: Site) -> None:
+    """Kill all five at one moment, as a power cut does, and start again."""
+    pids = [site.pid_of(name) for name in EVERYTHING]
+    site.kill_up()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    site.start()
+
+
+def empty_redis(site: Site) -> None:
+    redis = open_redis(site.installation.redis_url)
+    try:
+        redis.flushall()
+    finally:
+        redis.close()
+
+
+def hold_the_database(site: Site) -> None:
+    """Let another process write to the database for seconds on end, and ask for something meanwhile."""
+    holding = (
+        "import sqlite3, sys, threading\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "print('held', flush=True)\n"
+        "threading.Event().wait(float(sys.argv[2]))\n"
+        "database.execute('ROLLBACK')\n"
+    )
+    database = site.data / "nightshift.sqlite3"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", holding, str(database), str(BUSY_S)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        began_s = time.monotonic()
+        answer = httpx.post(
+            f"{site.client.address.url}/api/v1/reservations",
+            headers={"Authorization": f"Bearer {site.client.address.token}"},
+            json={"owner": "fay", "gpus": 1, "run_s": 1800, "not_before_at": "2026-03-03T09:00:00Z"},
+            timeout=BUSY_S + 10,
+        )
+        assert answer.status_code in (201, 202, 503), answer.text
+        if answer.status_code == 503:
+            assert answer.json()["code"] == "store.busy", answer.text
+            assert int(answer.headers["Retry-After"]) > 0
+        else:
+            assert time.monotonic() - began_s > BUSY_S - 1, "the database was not held"
+        assert holder.wait(BUSY_S + 5) == 0
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def pause_the_worker(site: Site) -> None:
+    """Stop the one that has the host's lease for a minute, as a machine that swaps or sleeps does, and let it go on."""
+    pid = who_has_the_lease(site)
+    os.kill(pid, signal.SIGSTOP)
+    began_s = time.monotonic()
+    try:
+        site.wait_for("the pause is over", lambda: time.monotonic() - began_s >= PAUSE_S, within_s=PAUSE_S + 5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def who_has_the_lease(site: Site) -> int:
+    """Return the process of the worker that converges the host."""
+    pid_by_instance = {child.instance: child.pid for child in read_children(site.installation)}
+    pid_by_instance |= {extra.instance: extra.pid for extra in site.extras}
+    found: list[int] = []
+
+    def look() -> bool:
+        with closing(sqlite3.connect(f"file:{site.data / 'nightshift.sqlite3'}?mode=ro", uri=True)) as database:
+            tokens = [str(token) for (token,) in database.execute("SELECT token FROM lease")]
+        found[:] = [
+            pid for instance, pid in pid_by_instance.items() if any(token.startswith(instance) for token in tokens)
+        ]
+        return bool(found)
+
+    site.wait_for("somebody has the lease of the host", look, within_s=10)
+    return found[0]
+
+
+def nothing(_: Site) -> None:
+    """All that is done is done by who runs beside."""
+
+
+SCENARIOS = (
+    Scenario(name="worker killed", disturb=kill(WORKER), stages=EVERY_STAGE),
+    Scenario(name="ticker killed", disturb=kill(TICKER), stages=EVERY_STAGE),
+    Scenario(name="API killed", disturb=kill(API), stages=EVERY_STAGE),
+    Scenario(name="Redis killed", disturb=kill(REDIS), stages=EVERY_STAGE),
+    Scenario(name="up killed, started again", disturb=kill_up, stages=EVERY_STAGE),
+    Scenario(name="all four parts killed at once", disturb=kill(*EVERYTHING), stages=EVERY_STAGE),
+    Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=EVERY_STAGE),
+    Scenario(name="Redis emptied", disturb=empty_redis, stages=EVERY_STAGE),
+    Scenario(name="database busy for 8 s", disturb=hold_the_database, stages=TO_NIGHT),
+    Scenario(name="two tickers", disturb=nothing, stages=EVERY_STAGE, beside=(("ticker",),)),
+    Scenario(
+        name="two plan tasks", disturb=nothing, stages=EVERY_STAGE, beside=(("worker", "--plan", "--host", "dgx2-z"),)
+    ),
+    Scenario(
+        name="worker paused for a minute", disturb=pause_the_worker, stages=frozenset({Stage.PARKING}), may_be_late=True
+    ),
+    Scenario(
+        name="worker paused for a minute, another at work",
+        disturb=pause_the_worker,
+        stages=frozenset({Stage.PARKING}),
+        beside=(("worker",),),
+    ),
+)
+QUICK = Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=TO_NIGHT)
+
+
+IS_ALL = os.environ.get("NIGHTSHIFT_E2E") == "all"
+
+
+@pytest.fixture(scope="module")
+def evening(tmp_path_factory: pytest.TempPathFactory) -> Evening:
+    return make_evening(tmp_path_factory.mktemp("evening") / "data")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS if IS_ALL else (QUICK,), ids=lambda scenario: scenario.name)
+def test_a_swap_finishes_by_itself_and_no_promise_is_lost(
+    scenario: Scenario, evening: Evening, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    site = evening.copy(tmp_path / "data", speed=SPEED if IS_ALL else QUICK_SPEED)
+    outcome = Night(site, evening, scenario).live()
+    record_property(ROW, outcome.as_row())

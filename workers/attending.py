@@ -1,0 +1,295 @@
+"""What one worker process keeps: its plan task, and for each host that it reaches converge, threads and the rack.
+
+The hosts are those named to it, or every host that has a rack file in the data directory; a host that comes later is
+attended to later, without a restart. Must not hold how messages arrive (`consuming`) nor when somebody is woken
+(`watching`).
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock, Thread
+from time import monotonic
+from uuid import uuid4
+
+from scheduler.core.plan import Plan, Rules
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import HostId
+from scheduler.core.settings import Settings
+from scheduler.core.spans import Instant
+from scheduler.core.topology import HostProfile
+from scheduler.service.facts_cache import FactsCache
+from scheduler.service.plan import PlanTask
+from scheduler.service.plan_cache import PlanCache
+from scheduler.service.ports import Clock, Wake
+from scheduler.service.trouble import Trouble
+from scheduler.store.store import Store
+from workers.converge import Converge, ConvergeReport
+from workers.drivers.simulated.rack import SimulatedRack
+from workers.drivers.simulated.schema import rack_path
+from workers.runners import ThreadRunner
+
+_log = logging.getLogger(__name__)
+
+STEPS_END_WITHIN_S = 3.0
+"""How long a clean end waits for steps that run; what runs on after that harms nobody."""
+_MORE_THREADS = 4
+"""Besides one for each GPU: disks are wiped beside starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What everything in a worker process works with."""
+
+    data: Path
+    store: Store
+    clock: Clock
+    wake: Wake
+    plans: PlanCache
+    known_facts: FactsCache
+    settings: Settings
+    profiles: Callable[[str], HostProfile]
+    instance: str
+    """This life of this worker; its heartbeats carry it, and its lease tokens begin with it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attended:
+    """One host that this process attends to."""
+
+    rack: SimulatedRack
+    converge: Converge
+    runner: ThreadRunner
+    images_of_version: int | None = None
+    """The version of the rules whose images are installed."""
+    next_due_at: Instant | None = None
+    """When converging it may have something to do on its own, by its last look."""
+
+
+@dataclass(slots=True)
+class _Planning:
+    lock: Lock = field(default_factory=Lock)
+    is_asked_again: bool = False
+    next_due_at: Instant | None = None
+
+
+class Attending:
+    """Looks when told to. Safe to use from several threads."""
+
+    def __init__(self, shared: Shared, *, hosts: frozenset[HostId], does_plan: bool) -> None:
+        """`hosts`: only these; every host with a rack file if there are none."""
+        self._shared = shared
+        self._named = hosts
+        self.does_plan = does_plan
+        self._plan_task = PlanTask(
+            store=shared.store,
+            clock=shared.clock,
+            wake=shared.wake,
+            plans=shared.plans,
+            known_facts=shared.known_facts,
+            settings=shared.settings,
+            profiles=shared.profiles,
+        )
+        self._planning = _Planning()
+        self._trouble = Trouble(_log)
+        self._opening = Lock()
+        self._attended: dict[HostId, Attended] = {}
+        self._is_closed = False
+
+    # Which hosts.
+
+    @property
+    def hosts(self) -> Mapping[HostId, Attended]:
+        """The hosts that are attended to now."""
+        return dict(self._attended)
+
+    def reachable(self) -> frozenset[HostId]:
+        """Return the hosts that this process is to serve, whether it can attend to them already or not."""
+        if self._named:
+            return self._named
+        suffix = rack_path(self._shared.data, "").name
+        found = (self._shared.data / "racks").glob(f"*{suffix}")
+        return frozenset(HostId(path.name.removesuffix(suffix)) for path in found)
+
+    def look_around(self) -> frozenset[HostId]:
+        """Attend to hosts that have come since the last call, and return all that it is to serve. Never raises."""
+        reachable = self.reachable()
+        try:
+            plan = self._shared.plans.current()
+        except Exception as error:
+            self._trouble.failed("worker.look_around", error)
+            return reachable
+        self._trouble.went_well("worker.look_around")
+        for host in sorted(reachable):
+            if host in plan.hosts:
+                self._attend(host, plan)
+        return reachable
+
+    def _attend(self, host: HostId, plan: Plan) -> Attended | None:
+        """Return a host of the plan as it is attended to; None when it cannot be, which is told once."""
+        with self._opening:
+            if self._is_closed or host in self._attended:
+                return self._attended.get(host)
+            path = rack_path(self._shared.data, host)
+            if not path.exists():
+                # Never made here: a name that is misspelt must not become a machine.
+                self._trouble.is_wrong(
+                    "host.attend",
+                    "host.no_rack",
+                    f"{host} has no rack: there is no {path}; make one with nightshift up --rack"
+                    f" {host}={plan.hosts[host].profile.name}, or start the worker of {host} where its data is",
+                    of=host,
+                )
+                return None
+            try:
+                self._attended[host] = self._open(host, plan.hosts[host].profile)
+            except Exception as error:
+                self._trouble.failed("host.attend", error, of=host)
+                return None
+            self._trouble.went_well("host.attend", of=host)
+            _log.info("host.attended host=%s profile=%s", host, plan.hosts[host].profile.name)
+            return self._attended[host]
+
+    def _open(self, host: HostId, profile: HostProfile) -> Attended:
+        shared = self._shared
+        # A rack that exists keeps the seed that it was made with; one of another kind of host is refused.
+        rack = SimulatedRack(shared.data / "racks", host, profile, shared.clock, seed=0)
+        runner = ThreadRunner(len(profile.gpus) + _MORE_THREADS)
+        converge = Converge(
+            host,
+            shared.store,
+            rack.drivers(),
+            shared.clock,
+            runner,
+            shared.wake,
+            plans=shared.plans,
+            known_facts=shared.known_facts,
+            settings=shared.settings,
+            profile=profile,
+            actor=shared.instance,
+            new_token=self._new_token,
+        )
+        return Attended(rack=rack, converge=converge, runner=runner)
+
+    def _new_token(self) -> str:
+        return f"{lease_prefix(self._shared.instance)}{uuid4().hex}"
+
+    # Looking.
+
+    @property
+    def plan_due_at(self) -> Instant | None:
+        """When the clock alone may next change the plan, by the last run here."""
+        return self._planning.next_due_at
+
+    def plan(self) -> None:
+        """Bring the plan up to date. A call while another is at it makes that one look once more."""
+        planning = self._planning
+        planning.is_asked_again = True
+        while planning.is_asked_again and planning.lock.acquire(blocking=False):
+            try:
+                planning.is_asked_again = False
+                run = self._plan_task.run()
+                planning.next_due_at = run.next_due_at
+                if run.is_changed:
+                    _log.info("plan.changed version=%d", run.version)
+                self._trouble.went_well("plan.run")
+            except Exception as error:
+                self._trouble.failed("plan.run", error)
+                return
+            finally:
+                planning.lock.release()
+
+    def converge(self, host: HostId) -> None:
+        """Bring a host nearer to what the plan says."""
+        if self._is_closed:
+            return
+        try:
+            plan = self._shared.plans.current()
+            if host not in plan.hosts:
+                self._trouble.is_wrong(
+                    "host.converge", "host.unknown", f"the plan has no {host}; add it first", of=host
+                )
+                return
+            attended = self._attended.get(host) or self._attend(host, plan)
+            if attended is None:
+                return
+            if plan.rules is not None:
+                _install_images(attended, plan.rules)
+            report = attended.converge.converge()
+            if report.is_mine:
+                attended.next_due_at = report.next_due_at
+                self._tell(report)
+            if report.has_news:
+                self._shared.wake.plan()
+        except Exception as error:
+            self._trouble.failed("host.converge", error, of=host)
+            return
+        if report.is_mine:
+            self._beat("host", host)
+
+    def _tell(self, report: ConvergeReport) -> None:
+        if report.actions:
+            kinds = [type(action).__name__ for action in report.actions]
+            asked = ",".join(f"{kind}:{kinds.count(kind)}" for kind in sorted(set(kinds)))
+            _log.info("host.asked host=%s actions=%s", report.host, asked)
+        blind = [finding for finding in report.findings if finding.why.code is ReasonCode.HOST_UNREACHABLE]
+        if not blind and not report.problem:
+            self._trouble.went_well("host.look", of=report.host)
+        if report.problem:
+            code, _, problem = report.problem.partition(": ")
+            self._trouble.is_wrong("host.converge", code, problem, of=report.host)
+        elif blind:
+            facts = dict(blind[0].why.facts)
+            self._trouble.is_wrong("host.look", blind[0].why.code, str(facts.get("problem", "")), of=report.host)
+        else:
+            self._trouble.went_well("host.converge", of=report.host)
+
+    def beat(self, *, has_planned: bool) -> None:
+        """Say that messages arrive here, and that one of them led to a run of the plan task."""
+        self._beat("worker", self._shared.instance)
+        if has_planned:
+            self._beat("plan", self._shared.instance)
+
+    def _beat(self, kind: str, name: str) -> None:
+        try:
+            self._shared.store.beat(kind, name, self._shared.clock.machine_s())
+        except Exception as error:
+            self._trouble.failed("worker.beat", error)
+        else:
+            self._trouble.went_well("worker.beat")
+
+    # The end.
+
+    def close(self) -> None:
+        """Begin nothing more, wait a little for what runs, and give the leases up. What was written stays as it is."""
+        with self._opening:
+            self._is_closed = True
+        attended = self.hosts
+        for one in attended.values():
+            one.runner.begin_close()
+        waiting = [Thread(target=one.runner.close, name="closing", daemon=True) for one in attended.values()]
+        for thread in waiting:
+            thread.start()
+        until_s = monotonic() + STEPS_END_WITHIN_S
+        for thread in waiting:
+            thread.join(max(0.0, until_s - monotonic()))
+        for host, one in attended.items():
+            try:
+                one.converge.release()
+            except Exception as error:
+                self._trouble.failed("host.release", error, of=host)
+
+
+def lease_prefix(instance: str) -> str:
+    """Return how the lease tokens of a worker begin, so that those of a dead one can be given up for it."""
+    return f"{instance}/"
+
+
+def _install_images(attended: Attended, rules: Rules) -> None:
+    """See to it that a simulated host has the images which the rules name; once for each version of them."""
+    if attended.images_of_version == rules.version:
+        return
+    for image in rules.images:
+        attended.rack.install_image(image)
+    attended.images_of_version = rules.version
