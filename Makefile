@@ -16,10 +16,10 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate demo kills histories client lock clean
+.PHONY: help venv test lint format unit simulate demo e2e kills histories client lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 venv: ## set up .venv/ from the lock, if anything has changed
 	@tools/setup_venv.sh $(PYTHON)
@@ -44,6 +44,9 @@ simulate: venv ## a simulated rack through a day and a night, e.g. ARGS="--seed 
 
 demo: venv ## two days on the real processes in three minutes, e.g. ARGS="--seed 7"
 	.venv/bin/nightshift demo $(ARGS)
+
+e2e: venv ## the real processes: every part killed, paused or doubled amid a swap, and whole two days (CI)
+	NIGHTSHIFT_E2E=all $(PY) -m pytest -n $(JOBS) --dist worksteal tests/e2e
 
 kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
 	NIGHTSHIFT_KILL=all $(PY) -m pytest -n 0 -s tests/simulation/test_kill_injection.py

@@ -80,8 +80,7 @@ def _heading(host: Json, answer: Json, times: Times) -> Text:
 
 
 def _picture(host: Json, answer: Json, times: Times, *, columns: int) -> Text:
-    gpus = _gpu_count(host)
-    labels = [f"GPU {gpu}" for gpu in range(gpus)]
+    labels = [f"GPU {gpu}" for gpu in range(int(host["gpus"]))]
     from_at, until_at = instant(answer["from_at"]), instant(answer["until_at"])
     shades = [
         shade
@@ -136,11 +135,6 @@ def _shades(window: Json, *, from_at: Instant, until_at: Instant) -> list[Shade]
         for first, last, label in stretches
         if max(first, from_at) < min(last, until_at)
     ]
-
-
-def _gpu_count(host: Json) -> int:
-    gpus = host["gpus"]
-    return len(gpus) if isinstance(gpus, list) else int(gpus)
 
 
 def _midnight(at: Instant, times: Times) -> Instant:

@@ -37,7 +37,7 @@ def ls(connection: Connection, as_json: AsJson = False) -> None:
         shown.add_row(
             Text(str(host["id"])),
             Text(str(host["profile"])),
-            f"{host['gpus_running']} of {_count(host)}",
+            f"{host['gpus_running']} of {host['gpus']}",
             str(host["gpus_free"]),
             Text(_window_text(host, times)),
             "never" if seen_at is None else times.distance(seen_at),
@@ -103,7 +103,7 @@ def _show(host: Json, times: Times) -> None:
     out = tables()
     out.print(Text.assemble((str(host["id"]), "bold"), f"  {host['profile']}, storage {host['storage']}"))
     print(
-        f"{host['gpus_running']} of {_count(host)} GPUs run, {host['gpus_free']} are free. {_window_text(host, times)}"
+        f"{host['gpus_running']} of {host['gpus']} GPUs run, {host['gpus_free']} are free. {_window_text(host, times)}"
     )
     print(f"{_state_text(host, times)}")
     vms = list(host.get("vms") or [])
@@ -129,11 +129,6 @@ def _show(host: Json, times: Times) -> None:
     for foreign in host.get("foreign") or []:
         place = place_text({"host": host["id"], "gpus": foreign.get("gpus") or []})
         out.print(Text(f"not ours, left alone: {foreign['name']} ({foreign['uuid']}) on {place}"))
-
-
-def _count(host: Json) -> int:
-    gpus = host["gpus"]
-    return len(gpus) if isinstance(gpus, list) else int(gpus)
 
 
 def _window_text(host: Json, times: Times) -> str:

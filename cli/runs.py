@@ -3,12 +3,12 @@
 Shared by whoever judges, counts or draws a log. Holds no judgement: what is wrong with a log is for `auditor`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from scheduler.core.requests import ReservationId
-from scheduler.core.spans import Instant
+from scheduler.core.spans import Instant, Span
 from workers.drivers.simulated.log import LogLine
 
 BEGINS = frozenset({"vm.starting", "vm.foreign"})
@@ -38,6 +38,13 @@ class Run:
     """The GPUs were let go; None: at the end of the log they are still held."""
     how: str = ""
     """Why it went off, as the host has it."""
+
+    @property
+    def changing(self) -> Iterator[Span]:
+        """The stretches in which it was being started or stopped."""
+        for start_at, end_at in ((self.held_at, self.up_at), (self.stop_asked_at or self.down_at, self.free_at)):
+            if start_at is not None and end_at is not None and end_at > start_at:
+                yield Span(start_at=start_at, end_at=end_at)
 
     def up_s(self, from_at: Instant, until_at: Instant) -> int:
         """Return how long the guest was up in `[from_at, until_at)`."""

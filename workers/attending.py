@@ -6,10 +6,10 @@ attended to later, without a restart. Must not hold how messages arrive (`consum
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
@@ -28,12 +28,15 @@ from scheduler.store.store import Store
 from workers.converge import Converge, ConvergeReport
 from workers.drivers.simulated.rack import SimulatedRack
 from workers.drivers.simulated.schema import rack_path
+from workers.ports import HostUnreachable
 from workers.runners import ThreadRunner
 
 _log = logging.getLogger(__name__)
 
 STEPS_END_WITHIN_S = 3.0
 """How long a clean end waits for steps that run; what runs on after that harms nobody."""
+RELEASED_WITHIN_S = 2.0
+"""How long it waits for looks that run, and for the database, until the leases are given up."""
 _MORE_THREADS = 4
 """Besides one for each GPU: disks are wiped beside starts."""
 
@@ -65,6 +68,8 @@ class Attended:
     """The version of the rules whose images are installed."""
     next_due_at: Instant | None = None
     """When converging it may have something to do on its own, by its last look."""
+    is_mine: bool = False
+    """The last look was made with the host's lease."""
 
 
 @dataclass(slots=True)
@@ -94,8 +99,10 @@ class Attending:
         self._planning = _Planning()
         self._trouble = Trouble(_log)
         self._opening = Lock()
+        self._opened_now: set[HostId] = set()
+        """Hosts whose racks are being opened: one that hangs must not keep the others waiting, nor their threads."""
         self._attended: dict[HostId, Attended] = {}
-        self._is_closed = False
+        self._is_closed = Event()
 
     # Which hosts.
 
@@ -110,7 +117,17 @@ class Attending:
             return self._named
         suffix = rack_path(self._shared.data, "").name
         found = (self._shared.data / "racks").glob(f"*{suffix}")
-        return frozenset(HostId(path.name.removesuffix(suffix)) for path in found)
+        names = frozenset(HostId(path.name.removesuffix(suffix)) for path in found)
+        return frozenset(filter(self._can_be_named, names))
+
+    def _can_be_named(self, host: HostId) -> bool:
+        """Whether a host can have the name of a file that lies there; of no other can messages be taken."""
+        if host and host.isprintable():
+            return True
+        self._trouble.is_wrong(
+            "host.attend", "host.bad_name", "this file's name is no host's; move it away", of=f"{host!a}"
+        )
+        return False
 
     def look_around(self) -> frozenset[HostId]:
         """Attend to hosts that have come since the last call, and return all that it is to serve. Never raises."""
@@ -129,27 +146,40 @@ class Attending:
     def _attend(self, host: HostId, plan: Plan) -> Attended | None:
         """Return a host of the plan as it is attended to; None when it cannot be, which is told once."""
         with self._opening:
-            if self._is_closed or host in self._attended:
+            if self._is_closed.is_set() or host in self._attended or host in self._opened_now:
                 return self._attended.get(host)
-            path = rack_path(self._shared.data, host)
-            if not path.exists():
-                # Never made here: a name that is misspelt must not become a machine.
-                self._trouble.is_wrong(
-                    "host.attend",
-                    "host.no_rack",
-                    f"{host} has no rack: there is no {path}; make one with nightshift up --rack"
-                    f" {host}={plan.hosts[host].profile.name}, or start the worker of {host} where its data is",
-                    of=host,
-                )
+            self._opened_now.add(host)
+        try:
+            return self._opened(host, plan)
+        except Exception as error:
+            self._trouble.failed("host.attend", error, of=host)
+            return None
+        finally:
+            with self._opening:
+                self._opened_now.discard(host)
+
+    def _opened(self, host: HostId, plan: Plan) -> Attended | None:
+        profile = plan.hosts[host].profile
+        path = rack_path(self._shared.data, host)
+        if not path.exists():
+            # Never made here: a name that is misspelt must not become a machine.
+            self._trouble.is_wrong(
+                "host.attend",
+                "host.no_rack",
+                f"{host} has no rack: there is no {path}; make one with nightshift up --rack"
+                f" {host}={profile.name}, or start the worker of {host} where its data is",
+                of=host,
+            )
+            return None
+        attended = self._open(host, profile)
+        with self._opening:
+            if self._is_closed.is_set():
+                attended.rack.close()
                 return None
-            try:
-                self._attended[host] = self._open(host, plan.hosts[host].profile)
-            except Exception as error:
-                self._trouble.failed("host.attend", error, of=host)
-                return None
-            self._trouble.went_well("host.attend", of=host)
-            _log.info("host.attended host=%s profile=%s", host, plan.hosts[host].profile.name)
-            return self._attended[host]
+            self._attended[host] = attended
+        self._trouble.went_well("host.attend", of=host)
+        _log.info("host.attended host=%s profile=%s", host, profile.name)
+        return attended
 
     def _open(self, host: HostId, profile: HostProfile) -> Attended:
         shared = self._shared
@@ -202,7 +232,7 @@ class Attending:
 
     def converge(self, host: HostId) -> None:
         """Bring a host nearer to what the plan says."""
-        if self._is_closed:
+        if self._is_closed.is_set():
             return
         try:
             plan = self._shared.plans.current()
@@ -215,8 +245,9 @@ class Attending:
             if attended is None:
                 return
             if plan.rules is not None:
-                _install_images(attended, plan.rules)
+                self._install_images(host, attended, plan.rules)
             report = attended.converge.converge()
+            attended.is_mine = report.is_mine
             if report.is_mine:
                 attended.next_due_at = report.next_due_at
                 self._tell(report)
@@ -225,8 +256,26 @@ class Attending:
         except Exception as error:
             self._trouble.failed("host.converge", error, of=host)
             return
+        finally:
+            if self._is_closed.is_set():
+                # The end came meanwhile, and may have given the lease up before this look took it again.
+                self._release(host)
         if report.is_mine:
             self._beat("host", host)
+
+    def _install_images(self, host: HostId, attended: Attended, rules: Rules) -> None:
+        """See to it that a simulated host has the images which the rules name; once for each version of them."""
+        if attended.images_of_version == rules.version:
+            return
+        try:
+            for image in rules.images:
+                attended.rack.install_image(image)
+        except HostUnreachable as error:
+            # The look that follows finds the same, and writes it down.
+            self._trouble.failed("host.images", error, of=host)
+            return
+        self._trouble.went_well("host.images", of=host)
+        attended.images_of_version = rules.version
 
     def _tell(self, report: ConvergeReport) -> None:
         if report.actions:
@@ -264,32 +313,35 @@ class Attending:
     def close(self) -> None:
         """Begin nothing more, wait a little for what runs, and give the leases up. What was written stays as it is."""
         with self._opening:
-            self._is_closed = True
+            self._is_closed.set()
         attended = self.hosts
         for one in attended.values():
             one.runner.begin_close()
         waiting = [Thread(target=one.runner.close, name="closing", daemon=True) for one in attended.values()]
         for thread in waiting:
             thread.start()
-        until_s = monotonic() + STEPS_END_WITHIN_S
-        for thread in waiting:
-            thread.join(max(0.0, until_s - monotonic()))
-        for host, one in attended.items():
-            try:
-                one.converge.release()
-            except Exception as error:
-                self._trouble.failed("host.release", error, of=host)
+        _join(waiting, STEPS_END_WITHIN_S)
+        # Each from a thread of its own: a host that hangs in a look must not keep the leases of the others.
+        releasing = [Thread(target=self._release, args=(host,), name="releasing", daemon=True) for host in attended]
+        for thread in releasing:
+            thread.start()
+        _join(releasing, RELEASED_WITHIN_S)
+
+    def _release(self, host: HostId) -> None:
+        attended = self._attended.get(host)
+        try:
+            if attended is not None:
+                attended.converge.release()
+        except Exception as error:
+            self._trouble.failed("host.release", error, of=host)
+
+
+def _join(threads: Iterable[Thread], within_s: float) -> None:
+    until_s = monotonic() + within_s
+    for thread in threads:
+        thread.join(max(0.0, until_s - monotonic()))
 
 
 def lease_prefix(instance: str) -> str:
     """Return how the lease tokens of a worker begin, so that those of a dead one can be given up for it."""
     return f"{instance}/"
-
-
-def _install_images(attended: Attended, rules: Rules) -> None:
-    """See to it that a simulated host has the images which the rules name; once for each version of them."""
-    if attended.images_of_version == rules.version:
-        return
-    for image in rules.images:
-        attended.rack.install_image(image)
-    attended.images_of_version = rules.version

@@ -110,6 +110,10 @@ class Consuming:
         consumer = getattr(self._worker, "consumer", None)
         if consumer is None or consumer.hub is None:
             return
+        taken_from = consumer.task_consumer
+        if taken_from is not None and all(taken_from.consuming_from(queue) for queue in wanted):
+            # Without a connection what is called soon waits, and this is called for as long as Redis is away.
+            return
         consumer.call_soon(_consume, consumer, wanted)
 
 

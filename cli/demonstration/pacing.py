@@ -3,11 +3,11 @@
 Pure decisions, and the record of the speeds that were run at. Holds no clock: `now` and machine time are arguments.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cli.answers import Pace
-from scheduler.core.spans import Instant
+from scheduler.core.spans import Instant, Span
 
 BUSY_SPEED = 120.0
 """The most while anything is due, starting or stopping."""
@@ -67,9 +67,15 @@ class Speeds:
             if spent:
                 yield name, sum(machine for machine, _ in spent), sum(product for _, product in spent)
 
-    @property
-    def fastest(self) -> float:
-        return max((pace.speed for pace in self.paces), default=0.0)
+    def too_fast_s(self, changing: Sequence[Span], *, until_at: Instant) -> int:
+        """Return how much product time went by faster than `BUSY_SPEED` in these spans; what two share counts twice."""
+        ends_at = [*(pace.from_at for pace in self.paces[1:]), until_at]
+        return sum(
+            max(0, min(end_at, span.end_at) - max(pace.from_at, span.start_at))
+            for pace, end_at in zip(self.paces, ends_at, strict=True)
+            if pace.speed > BUSY_SPEED
+            for span in changing
+        )
 
 
 _BANDS = (

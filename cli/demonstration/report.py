@@ -35,7 +35,10 @@ class Ended:
     gpus: int
     host: str
     speeds: tuple[tuple[str, float, int], ...]
-    fastest: float
+    changing_s: int
+    """So long in product time VMs were starting and stopping, all of them added up."""
+    too_fast_s: int
+    """So much of that went by at more than 120×: what the host did before anybody saw it."""
     seconds: float
     """Machine time of it all."""
     refused: tuple[str, ...]
@@ -163,7 +166,11 @@ def _speeds(ended: Ended) -> Text:
         f"{name} for {machine_s:.0f} s ({machine_s / max(ran_s, 0.001):.0%}; {product_s / 3600:.1f} h went by)"
         for name, machine_s, product_s in ended.speeds
     ]
-    return Text(f"\nSpeeds: {', '.join(parts)}. {ended.seconds:.0f} s in all, start and stop included.")
+    slow = 1 - ended.too_fast_s / max(ended.changing_s, 1)
+    return Text(
+        f"\nSpeeds: {', '.join(parts)}. Of the time in which VMs started and stopped {slow:.1%} went by at most at"
+        f" 120×. {ended.seconds:.0f} s in all, start and stop included."
+    )
 
 
 def _wrong(ended: Ended) -> Iterable[str]:

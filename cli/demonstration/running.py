@@ -218,6 +218,7 @@ class Demonstration:
             for one in school.kept
             if one.by_policy is None or one.reservation in ran or (one.told and one.told[0].start_by_at <= until_at)
         )
+        changing = [span for run in runs for span in run.changing]
         audited = audit(log, kept, profile=self._profile, until_at=until_at, paces=self._speeds.paces)
         return Ended(
             demand=self._demand,
@@ -229,7 +230,8 @@ class Demonstration:
             gpus=len(self._profile.gpus),
             host=HOST,
             speeds=tuple(self._speeds.shares(until_at=until_at, until_machine_s=until_s)),
-            fastest=self._speeds.fastest,
+            changing_s=sum(span.length_s for span in changing),
+            too_fast_s=self._speeds.too_fast_s(changing, until_at=until_at),
             seconds=self._seconds(),
             refused=tuple(self._days.refused),
             troubles=tuple(school.troubles),

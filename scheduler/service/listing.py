@@ -6,7 +6,7 @@ Reads only. Who may see what is for the edge.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scheduler.core.facts import VmFact
+from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import BookedDisk, Reservation
 from scheduler.core.planner.draft import Draft
@@ -19,6 +19,9 @@ from scheduler.store.store import Store
 
 SHOWN_AFTER_END_S = DAY_S
 """How long those that ended are listed without being asked for."""
+_READ_FOR_ONE_SHOWN = 10
+_PHASES_OF_CLOSED = frozenset({Phase.ENDED, Phase.CANCELLED, Phase.REFUSED, Phase.FAILED})
+"""Nothing of what is closed is on any host: it is in none of the other phases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,10 @@ class Account:
     """The start that is on a host now, with its host."""
     disk: BookedDisk | None
     """Its disk, as long as it is the one that has it."""
+    starts: tuple[VmFact, ...] = ()
+    """All its starts that are remembered, by generation."""
+    restart_by_at: Instant | None = None
+    """Its guest shut itself down, and by then its owner may start it again; None: there is nothing to restart."""
 
 
 def account_of(
@@ -62,12 +69,13 @@ def accounts(
         for key, reservation in snapshot.plan.reservations.items()
         if owner is None or reservation.request.owner == owner
     }
-    # The plan forgets what is closed; a phase is not a column, so with one more is read than is shown.
-    most = limit if phase is None else 10 * limit
-    for reservation in store.reservations(
-        owner=owner, is_closed=True, ended_since_at=None if is_all else since_at, limit=most
-    ):
-        found.setdefault(reservation.id, reservation)
+    if phase is None or phase in _PHASES_OF_CLOSED:
+        # The plan forgets what is closed; a phase is not a column, so with one more is read than is shown.
+        most = limit if phase is None else _READ_FOR_ONE_SHOWN * limit
+        for reservation in store.reservations(
+            owner=owner, is_closed=True, ended_since_at=None if is_all else since_at, limit=most
+        ):
+            found.setdefault(reservation.id, reservation)
     shown = [
         reservation
         for reservation in found.values()
@@ -88,10 +96,10 @@ def _accounts(
     if closed:
         vms_by_reservation = {**vms_by_reservation, **store.reservation_vms(closed)}
     for reservation in reservations:
-        yield _account(reservation, vms_by_reservation.get(reservation.id, []), snapshot, draft)
+        yield _account(reservation, vms_by_reservation.get(reservation.id, []), snapshot, draft, settings)
 
 
-def _account(reservation: Reservation, vms: Vms, snapshot: Snapshot, draft: Draft) -> Account:
+def _account(reservation: Reservation, vms: Vms, snapshot: Snapshot, draft: Draft, settings: Settings) -> Account:
     until_at: Instant = snapshot.now if reservation.ended_at is None else reservation.ended_at
     disk = snapshot.plan.disks.get(reservation.disk) if reservation.disk is not None else None
     known = [(host, vm) for host, vm in vms if host in draft.hosts]
@@ -101,4 +109,18 @@ def _account(reservation: Reservation, vms: Vms, snapshot: Snapshot, draft: Draf
         delivered_s=min(delivered_s(draft, reservation, known, until_at), reservation.request.run_s),
         vm=next(((host, vm) for host, vm in reversed(vms) if vm.end is None and vm.off_at is None), None),
         disk=disk if disk is not None and disk.reservation == reservation.id else None,
+        starts=tuple(vm for _, vm in vms),
+        restart_by_at=_restart_by_at(reservation, vms, snapshot.now, settings),
     )
+
+
+def _restart_by_at(reservation: Reservation, vms: Vms, now: Instant, settings: Settings) -> Instant | None:
+    """Return by when a guest that shut itself down may be started again; None when there is none, or no need."""
+    last = vms[-1][1] if vms else None
+    if reservation.outcome is not None or last is None or last.off_at is None or last.end is not VmEnd.SELF_SHUTDOWN:
+        return None
+    by_at = last.off_at + settings.self_shutdown_ends_after_s
+    span = reservation.span_at(now)
+    is_asked_for = reservation.restart_after >= last.generation
+    is_parked_soon = span is not None and span.end_at < by_at and any(s.start_at >= span.end_at for s in reservation.spans)
+    return None if is_asked_for or is_parked_soon or span is None else by_at

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import assert_never
 
 from scheduler.core.phases import Phase
-from scheduler.core.plan import BookedSpan, Outcome
+from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.reasons import sentence
+from scheduler.core.requests import ReservationId
 from scheduler.core.spans import Instant
 from scheduler.service.listing import Account
 from scheduler.service.snapshot import Snapshot
@@ -23,11 +24,11 @@ def outlook(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
             by_at = (
                 reservation.promise.start_by_at if reservation.promise is not None else reservation.spans[0].start_at
             )
+            if by_at <= snapshot.now:
+                return f"is late: it was to start by {show(by_at)}"
             return f"starts by {show(by_at)}"
         case Phase.STARTING | Phase.RESUMING:
-            span = reservation.span_at(snapshot.now) or _coming(account, snapshot)
-            verb = "is starting" if account.phase is Phase.STARTING else "is resuming"
-            return verb if span is None else f"{verb}; runs by {show(_runs_by_at(account, snapshot, span))}"
+            return _starting(account, snapshot, show)
         case Phase.RUNNING:
             return _running(account, snapshot, show)
         case Phase.PARKING | Phase.PARKED:
@@ -41,6 +42,33 @@ def outlook(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
         case Phase.ENDED | Phase.CANCELLED | Phase.FAILED | Phase.REFUSED:
             return _over(account, snapshot, show)
     assert_never(account.phase)
+
+
+def _starting(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
+    if account.restart_by_at is not None:
+        return f"its guest shut itself down; restart it by {show(account.restart_by_at)}, or it ends then"
+    verb = "is starting" if account.phase is Phase.STARTING else "is resuming"
+    span = account.reservation.span_at(snapshot.now) or _coming(account, snapshot)
+    if span is None:
+        return verb
+    by_at: Instant | None = _runs_by_at(account, snapshot, span)
+    if any(vm.end is not None and vm.asked_at >= span.start_at for vm in account.starts):
+        # The bound of the span was for its first start, which is over.
+        verb = "is starting again"
+        by_at = _restarted_by_at(account, snapshot)
+    if by_at is None:
+        return verb
+    if by_at <= snapshot.now:
+        return f"{verb}, but late: it was to run by {show(by_at)}"
+    return f"{verb}; runs by {show(by_at)}"
+
+
+def _restarted_by_at(account: Account, snapshot: Snapshot) -> Instant | None:
+    if account.vm is None:
+        return None
+    host_id, vm = account.vm
+    host = snapshot.plan.hosts.get(host_id)
+    return None if host is None else vm.asked_at + host.profile.bounds.start_s(account.reservation.request.gpus)
 
 
 def _running(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
@@ -94,12 +122,19 @@ def _over(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
             told = outcome.value if reservation.ended_at is None else f"{outcome.value} at {show(reservation.ended_at)}"
         case _:
             assert_never(outcome)
-    kept = _disk_kept(account, snapshot, show)
-    # Some reasons say so themselves, and only when is missing.
-    return told + (kept.removeprefix("; its disk is kept") if told.endswith("its disk is kept") else kept)
+    # Some reasons say so themselves; until when is missing, and whether it still is.
+    return told.removesuffix(", its disk is kept") + _disk_kept(account, snapshot, show)
 
 
 def _disk_kept(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
-    if account.disk is None or account.disk.until_at <= snapshot.now:
-        return ""
-    return f"; its disk is kept until {show(account.disk.until_at)}"
+    disk = account.disk
+    if disk is None:
+        taken_over_by = taker_of_disk(account.reservation, snapshot)
+        return "" if taken_over_by is None else f"; its disk went on with {taken_over_by}"
+    return "" if disk.until_at <= snapshot.now else f"; its disk is kept until {show(disk.until_at)}"
+
+
+def taker_of_disk(reservation: Reservation, snapshot: Snapshot) -> ReservationId | None:
+    """Return the later reservation, of the same owner, that has this one's disk now."""
+    disk = snapshot.plan.disks.get(reservation.disk) if reservation.disk is not None else None
+    return None if disk is None or disk.reservation == reservation.id else disk.reservation

@@ -447,7 +447,7 @@ def test_wrong_use_gets_one_line_that_names_the_help(nightshift: CommandLine, ar
 def complete(words: str, environ: dict[str, str]) -> list[str]:
     """Return what bash would offer for a command line."""
     ran = subprocess.run(
-        [sys.executable, "-c", "from cli.main import app; app(prog_name='nightshift')"],
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'nightshift'; from cli.main import main; main()"],
         env={
             "PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path), "_NIGHTSHIFT_COMPLETE": "complete_bash",
             "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1), **environ,
@@ -504,3 +504,9 @@ def test_a_reader_that_goes_away_is_no_trouble(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
     assert "Traceback" not in ran.stderr
+
+
+def test_a_file_that_cannot_be_used_at_all_is_one_line_too(nightshift: CommandLine) -> None:
+    ran = nightshift("rack", "log", "--data", "x" * 3000)
+    assert ran.code == EXIT_USAGE
+    assert "cannot be used: File name too long" in ran.one_line

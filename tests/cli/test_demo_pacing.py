@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.demonstration.pacing import BUSY_SPEED, FASTEST, LANDING_S, NEAR_S, Outlook, Speeds, speed_for
+from scheduler.core.spans import Span
 
 NOW = 1_772_442_000
 END = NOW + 100_000
@@ -52,4 +53,14 @@ def test_the_shares_of_speeds_add_up_to_all_of_both_times() -> None:
     assert shares == (("up to 120×", 3.0, 360), ("to 1,200×", 1.0, 600), ("to 7,200×", 1.0, 7200))
     assert sum(machine_s for _, machine_s, _ in shares) == 10.0 - 5.0
     assert sum(product_s for _, _, product_s in shares) == 9160 - 1000
-    assert speeds.fastest == 7_200.0
+
+
+def test_what_went_by_faster_than_120_times_while_a_vm_changed_is_counted() -> None:
+    speeds = Speeds()
+    speeds.changed(120.0, now=1000, machine_s=5.0)
+    speeds.changed(7_200.0, now=1240, machine_s=7.0)
+    speeds.changed(120.0, now=8440, machine_s=8.0)
+    slow = (Span(start_at=1000, end_at=1240), Span(start_at=8440, end_at=9000))
+    assert speeds.too_fast_s(slow, until_at=9000) == 0
+    assert speeds.too_fast_s((*slow, Span(start_at=1200, end_at=1250)), until_at=9000) == 10
+    assert speeds.too_fast_s((Span(start_at=8000, end_at=8500),), until_at=9000) == 440

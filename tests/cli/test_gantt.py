@@ -48,3 +48,28 @@ def test_now_is_marked() -> None:
 
 def test_the_axis_shows_as_many_hours_as_fit() -> None:
     assert lines()[0] == "      00  04  08"
+
+
+def test_the_hours_on_the_axis_are_counted_from_the_midnight_before() -> None:
+    picture = draw(
+        [],
+        row_labels=["GPU 0"],
+        from_at=7 * HOUR_S,
+        until_at=31 * HOUR_S,
+        columns=24,
+        show_hour=lambda at: f"{at // HOUR_S % 24:02}",
+        hours_from_at=0,
+    )
+    assert picture.plain.split("\n")[0] == "       08  12  16  20  00  04"
+
+
+def test_what_others_hold_has_a_colour_that_no_reservation_has() -> None:
+    def background(colour: int | None) -> str:
+        taken = Bar(rows=frozenset({0}), start_at=0, end_at=HOUR_S, label="", colour=colour)
+        picture = draw(
+            [taken], row_labels=["GPU 0"], from_at=0, until_at=HOUR_S, columns=8, show_hour=lambda at: f"{at}"
+        )
+        (style,) = {str(span.style) for span in picture.spans if "on " in str(span.style)}
+        return style
+
+    assert background(None) not in {background(number) for number in range(12)}

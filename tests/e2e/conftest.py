@@ -6,6 +6,8 @@ from rich.table import Table
 
 from tests.e2e.night import COLUMNS, ROW
 
+_WIDTH = 140
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Draw the table of those that were lived through to their end; the others are reported as failures anyway."""
@@ -18,4 +20,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     table = Table(*COLUMNS, title="A swap to night and back, disturbed")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=_WIDTH).print(table)

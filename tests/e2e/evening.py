@@ -48,7 +48,7 @@ windows:
   - {name: night, layout: night, opens: "0 20 * * *", for: 12h, decide: 3m, only_if_queued: true}
 reserve:
   - {name: nightly, cron: "0 20 * * *", for: 2h, gpus: 16, queue: hpc, owner: climate-group, ahead: 2h}
-  - {name: course, cron: "0 10 * * tue", for: 1h, gpus: 2, count: 2, queue: interactive, owner: course, ahead: 13h59m}
+  - {name: course, cron: "0 17 * * tue", for: 1h, gpus: 2, count: 2, queue: interactive, owner: course, ahead: 20h59m}
 """
 
 

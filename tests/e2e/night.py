@@ -20,8 +20,8 @@ from cli.runs import Run
 from scheduler.core.errors import NightshiftError
 from scheduler.core.spans import Instant
 from scheduler.profiles.loading import load_profile
-from tests.e2e.evening import COURSE, COURSE_SIZE, SWAPS_AT, TENANTS, Evening
-from tests.e2e.kill_stack import Site
+from tests.e2e.evening import COURSE, COURSE_SIZE, SWAPS_AT, Evening
+from tests.e2e.kill_stack import NotSo, Site
 
 PROFILE = "dgx-2"
 ROW = "night"
@@ -110,10 +110,9 @@ class Night:
             site.wait_for("all is well", self._all_is_well, within_s=WITHIN_S)
             answers = site.read()
             for extra in site.extras:
-                assert extra.is_alive, site.evidence()
-                assert extra.end() == 0, site.evidence()
-            status = site.end()
-            assert status == 0, site.evidence()
+                self._must(extra.is_alive, f"{extra.instance} ended by itself")
+                self._must(extra.end() == 0, f"{extra.instance} did not end well")
+            self._must(site.end() == 0, "nightshift up did not end well")
             return self._judge(answers, time.monotonic() - began_s)
         finally:
             site.clean_up()
@@ -177,6 +176,10 @@ class Night:
 
     # What is judged.
 
+    def _must(self, is_so: bool, otherwise: str) -> None:
+        if not is_so:
+            raise NotSo(f"{otherwise}\n{self.site.evidence()}")
+
     def _judge(self, answers: list[Json], seconds: float) -> Outcome:
         site = self.site
         runs = site.runs()
@@ -188,17 +191,21 @@ class Night:
             until_at=until_at,
             paces=(Pace(from_at=SWAPS_AT - 3600, speed=site.speed),),
         )
-        assert self.disturbed == [s for s in Stage if s in self.scenario.stages], (self.disturbed, site.evidence())
-        assert audited.findings == (), (audited.findings, site.evidence())
-        assert {run.reservation for run in runs} == {*self.evening.tenants, self.evening.night}
+        expected = tuple(stage for stage in Stage if stage in self.scenario.stages)
+        self._must(tuple(self.disturbed) == expected, f"only these stages were disturbed: {self.disturbed}")
+        said = "\n".join(finding.sentence for finding in audited.findings)
+        self._must(not audited.findings, f"the auditor found:\n{said}")
+        known = {*self.evening.tenants, self.evening.night}
+        self._must({run.reservation for run in runs} == known, "somebody else ran too")
         # Each guest was started once for each stretch that it ran: by nobody twice, and by nobody in vain.
-        starts = Counter(line.reservation for line in site.log() if line.what == "vm.starting")
-        assert starts == {**dict.fromkeys(self.evening.tenants, 2), self.evening.night: 1}, (starts, site.evidence())
-        assert len({run.disk for run in runs}) == len(TENANTS) + 1, site.evidence()
-        asked_by_policy = Counter(answer["by_policy"] for answer in answers if answer["by_policy"])
-        assert asked_by_policy[COURSE] == COURSE_SIZE, (asked_by_policy, site.evidence())
+        starts = Counter(str(line.reservation) for line in site.log() if line.what == "vm.starting")
+        wanted = Counter({**dict.fromkeys(self.evening.tenants, 2), self.evening.night: 1})
+        self._must(starts == wanted, f"started so often: {dict(starts)}")
+        self._must(len({run.disk for run in runs}) == len(known), "a guest was started with another disk")
+        course = [answer for answer in answers if answer["by_policy"] == COURSE and answer["promise"]]
+        self._must(len(course) == COURSE_SIZE, f"the course has {len(course)} promises")
         late = [one.reservation for one in audited.judged if one.verdict is Verdict.TOLD]
-        assert self.scenario.may_be_late or not late, (late, site.evidence())
+        self._must(self.scenario.may_be_late or not late, f"put off, if with a word: {late}")
         (night,) = self._nights(runs)
         assert night.up_at is not None
         assert night.free_at is not None

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,14 +25,17 @@ from tests.e2e.kill_stack import Site
 from tests.e2e.night import ROW, Night, Scenario, Stage
 from workers.broker import open_redis
 
-SPEED = 15.0
-"""A swap to night takes some twelve seconds of machine time."""
+SPEED = 20.0
+"""A swap to night takes some ten seconds of machine time, a start of `up` as long as a minute of product time."""
 QUICK_SPEED = 30.0
 PAUSE_S = 60.0
 BUSY_S = 8.0
+BEATS_WITHIN_S = 10.0
+"""Whoever works writes a heartbeat every five seconds."""
 EVERYTHING = (WORKER, TICKER, API, REDIS)
 EVERY_STAGE = frozenset(Stage)
 TO_NIGHT = frozenset({Stage.PARKING, Stage.NIGHT_STARTS})
+BACK = frozenset({Stage.RESUMING})
 
 
 def kill(*names: str) -> Callable[[Site], None]:
@@ -42,6 +46,19 @@ def kill_up(site: Site) -> None:
     """Kill the supervisor, and start it again at once."""
     site.kill_up()
     site.start()
+
+
+def kill_in_turn(site: Site) -> None:
+    """Kill one after another, the next as soon as the last one runs again, and the supervisor at the end."""
+    for name in EVERYTHING:
+        before = site.pid_of(name)
+        os.kill(before, signal.SIGKILL)
+        site.wait_for(f"{name} runs again", partial(is_another, site, name, before), within_s=20)
+    kill_up(site)
+
+
+def is_another(site: Site, name: str, before: int) -> bool:
+    return site.pid_of(name) != before
 
 
 def kill_everything(site: Site) -> None:
@@ -127,24 +144,26 @@ def who_has_the_lease(site: Site) -> int:
     return found[0]
 
 
-def nothing(_: Site) -> None:
-    """All that is done is done by who runs beside."""
+def both_work(kind: str) -> Callable[[Site], None]:
+    """Disturb nothing, and see that there are two of a kind at it."""
+
+    def look(site: Site) -> None:
+        since_s = time.time() - BEATS_WITHIN_S
+
+        def are_two() -> bool:
+            with closing(sqlite3.connect(f"file:{site.data / 'nightshift.sqlite3'}?mode=ro", uri=True)) as database:
+                (found,) = database.execute(
+                    "SELECT count(*) FROM heartbeat WHERE kind = ? AND machine_ms > ?", (kind, since_s * 1000)
+                ).fetchone()
+            return bool(found == 2)
+
+        site.wait_for(f"two {kind} at work", are_two, within_s=BEATS_WITHIN_S)
+
+    return look
 
 
 SCENARIOS = (
-    Scenario(name="worker killed", disturb=kill(WORKER), stages=EVERY_STAGE),
-    Scenario(name="ticker killed", disturb=kill(TICKER), stages=EVERY_STAGE),
-    Scenario(name="API killed", disturb=kill(API), stages=EVERY_STAGE),
-    Scenario(name="Redis killed", disturb=kill(REDIS), stages=EVERY_STAGE),
-    Scenario(name="up killed, started again", disturb=kill_up, stages=EVERY_STAGE),
-    Scenario(name="all four parts killed at once", disturb=kill(*EVERYTHING), stages=EVERY_STAGE),
-    Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=EVERY_STAGE),
-    Scenario(name="Redis emptied", disturb=empty_redis, stages=EVERY_STAGE),
-    Scenario(name="database busy for 8 s", disturb=hold_the_database, stages=TO_NIGHT),
-    Scenario(name="two tickers", disturb=nothing, stages=EVERY_STAGE, beside=(("ticker",),)),
-    Scenario(
-        name="two plan tasks", disturb=nothing, stages=EVERY_STAGE, beside=(("worker", "--plan", "--host", "dgx2-z"),)
-    ),
+    # The longest first: these run side by side.
     Scenario(
         name="worker paused for a minute", disturb=pause_the_worker, stages=frozenset({Stage.PARKING}), may_be_late=True
     ),
@@ -154,8 +173,26 @@ SCENARIOS = (
         stages=frozenset({Stage.PARKING}),
         beside=(("worker",),),
     ),
+    Scenario(name="worker killed", disturb=kill(WORKER), stages=EVERY_STAGE),
+    Scenario(name="ticker killed", disturb=kill(TICKER), stages=EVERY_STAGE),
+    Scenario(name="API killed", disturb=kill(API), stages=EVERY_STAGE),
+    Scenario(name="Redis killed", disturb=kill(REDIS), stages=EVERY_STAGE),
+    Scenario(name="up killed, started again", disturb=kill_up, stages=EVERY_STAGE),
+    Scenario(name="all four parts killed at once", disturb=kill(*EVERYTHING), stages=EVERY_STAGE),
+    Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=EVERY_STAGE),
+    Scenario(name="each killed, one after another", disturb=kill_in_turn, stages=EVERY_STAGE),
+    Scenario(name="Redis emptied", disturb=empty_redis, stages=EVERY_STAGE),
+    Scenario(name="database busy for 8 s", disturb=hold_the_database, stages=TO_NIGHT),
+    Scenario(name="two tickers", disturb=both_work("ticker"), stages=BACK, beside=(("ticker",),)),
+    Scenario(
+        name="two plan tasks",
+        disturb=both_work("plan"),
+        stages=BACK,
+        # Of a host that is not in the plan, so that it plans and nothing else.
+        beside=(("worker", "--plan", "--host", "dgx2-z"),),
+    ),
 )
-QUICK = Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=TO_NIGHT)
+QUICK = Scenario(name="everything killed at once, up too", disturb=kill_everything, stages=frozenset({Stage.PARKING}))
 
 
 IS_ALL = os.environ.get("NIGHTSHIFT_E2E") == "all"

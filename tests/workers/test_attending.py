@@ -1,6 +1,7 @@
 """Tests of what a worker process keeps: which hosts it attends to, what it tells of them, and how it ends."""
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from policies.loading import load_policy
 from policies.ticker import apply_intent
 from scheduler.core.errors import StoreBusy
 from scheduler.core.intents import AddHost, Intent, Submit
+from scheduler.core.plan import Plan
 from scheduler.core.requests import Ask, HostId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import HOUR_S, Instant
+from scheduler.core.topology import HostProfile
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan import PlanRun, PlanTask
 from scheduler.service.plan_cache import PlanCache
@@ -26,10 +29,12 @@ from scheduler.store.leases import host_lease
 from scheduler.store.store import Store
 from tests.databases import find_profile_by_name
 from tests.running import ROOT, wait_for
-from workers.attending import STEPS_END_WITHIN_S, Attending, Shared, lease_prefix
+from workers.attending import RELEASED_WITHIN_S, STEPS_END_WITHIN_S, Attended, Attending, Shared, lease_prefix
+from workers.converge import Converge, ConvergeReport
 from workers.drivers.simulated.log import read_file
 from workers.drivers.simulated.rack import SimulatedRack
 from workers.drivers.simulated.schema import rack_path
+from workers.ports import HostUnreachable
 from workers.watching import ALONE_AFTER_S, LOOK_AROUND_EVERY_S, Watching
 
 HOST = HostId("dgx2-a")
@@ -300,6 +305,115 @@ def test_a_clean_end_waits_a_little_for_what_runs_gives_the_lease_up_and_begins_
     assert "vm.defined" not in site.on_rack()
 
 
+def test_a_host_that_hangs_at_the_end_keeps_no_other_hosts_lease(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, free = HostId("a-hangs"), HostId("b-free")
+    for host in (hangs, free):
+        site.make_rack(host).close()
+        site.add_host(host)
+    attending = site.attending()
+    attending.look_around()
+    attending.converge(free)
+    looked, go_on = Event(), Event()
+
+    def hang(_: Converge) -> ConvergeReport:
+        looked.set()
+        go_on.wait(30)
+        return ConvergeReport(host=hangs, is_mine=True)
+
+    monkeypatch.setattr(Converge, "_converge", hang)
+    with ThreadPoolExecutor(2) as pool:
+        look = pool.submit(attending.converge, hangs)
+        assert looked.wait(5)
+        end = pool.submit(attending.close)
+        wait_for(
+            "the other's lease is given up",
+            lambda: site.store.acquire_lease(host_lease(free), "test/1", now_machine_s=site.clock.machine, ttl_s=1),
+            within_s=STEPS_END_WITHIN_S + RELEASED_WITHIN_S,
+        )
+        end.result(STEPS_END_WITHIN_S + RELEASED_WITHIN_S + 1)
+        go_on.set()
+        look.result(5)
+
+
+def test_a_look_that_the_end_overtook_keeps_no_lease(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.make_rack().close()
+    site.add_host()
+    attending = site.attending()
+    attending.look_around()
+    current = PlanCache.current
+
+    def end_meanwhile(plans: PlanCache) -> Plan:
+        monkeypatch.undo()
+        attending.close()
+        return current(plans)
+
+    monkeypatch.setattr(PlanCache, "current", end_meanwhile)
+    attending.converge(HOST)
+    assert site.can_have_lease()
+
+
+def test_a_rack_that_hangs_while_it_is_opened_takes_one_thread_and_keeps_nobody_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, free = HostId("a-hangs"), HostId("b-free")
+    for host in (hangs, free):
+        site.make_rack(host).close()
+        site.add_host(host)
+    attending = site.attending()
+    opening, go_on = Event(), Event()
+    opened = Attending._open
+
+    def hang(self: Attending, host: HostId, profile: HostProfile) -> Attended:
+        if host == hangs:
+            opening.set()
+            assert go_on.wait(30)
+        return opened(self, host, profile)
+
+    monkeypatch.setattr(Attending, "_open", hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(attending.converge, hangs)
+        assert opening.wait(5)
+        attending.converge(hangs)
+        attending.converge(free)
+        attending.look_around()
+        assert set(attending.hosts) == {free}
+        go_on.set()
+        first.result(5)
+    assert set(attending.hosts) == {hangs, free}
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"", b"two\nlines"])
+def test_a_file_whose_name_can_be_no_hosts_is_told_once_and_served_by_nobody(
+    site: Site, caplog: pytest.LogCaptureFixture, name: bytes
+) -> None:
+    site.make_rack().close()
+    Path(os.fsdecode(os.fsencode(site.home / "racks") + b"/" + name + b".rack.sqlite")).touch()
+    attending = site.attending()
+    for _ in range(3):
+        assert attending.look_around() == {HOST}
+    (line,) = told(caplog, "host.attend")
+    assert "code=host.bad_name" in line
+
+
+def test_a_rack_that_is_locked_is_converged_though_images_cannot_be_installed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.make_rack().close()
+    site.add_host()
+    site.apply_policy()
+
+    def locked(*_: object) -> None:
+        raise HostUnreachable("dgx2-a.rack.sqlite: database is locked")
+
+    monkeypatch.setattr(SimulatedRack, "install_image", locked)
+    attending = site.attending()
+    attending.converge(HOST)
+    assert site.store.load_facts(HOST).seen_at == site.clock.now()
+    monkeypatch.undo()
+    attending.converge(HOST)
+    assert site.on_rack().count("image.installed") == 2
+
+
 # Watching.
 
 
@@ -329,6 +443,7 @@ def watch_over(site: Site, attending: Attending) -> Watched:
         settings=Settings(),
         on_hosts=hosts.append,
         machine=seconds,
+        begin=lambda _, work: work(),
     )
     return Watched(watching, seconds, hosts)
 
@@ -410,6 +525,92 @@ def test_without_messages_it_looks_by_itself_each_tick_and_says_so_once(
     site.woken.times.clear()
     watched.watching.watch()
     assert not told(caplog, "worker.watch")
+
+
+def test_a_held_lease_outlasts_messages_that_go_to_another_worker_of_the_host(site: Site) -> None:
+    site.make_rack().close()
+    site.add_host()
+    watched = watch_over(site, site.attending(instance="worker-1"))
+    watched.watching.converge(HOST)
+    other = watch_over(site, site.attending(instance="worker-2"))
+    for _ in range(60):
+        site.clock.machine += 1
+        for one in (watched, other):
+            one.seconds.now_s += 1
+        # As two workers on two queues may share them: one takes all that is for the plan, one all for the host.
+        watched.watching.plan()
+        watched.watching.watch()
+        other.watching.converge(HOST)
+        other.watching.watch()
+    assert site.store.release_leases_of(lease_prefix("worker-2")) == 0
+    assert site.store.release_leases_of(lease_prefix("worker-1")) == 1
+
+
+def test_messages_for_others_do_not_hide_that_none_come_for_a_host(site: Site) -> None:
+    site.make_rack().close()
+    site.add_host()
+    watched = watch_over(site, site.attending())
+    for _ in range(int(ALONE_AFTER_S) + 2):
+        watched.seconds.now_s += 1
+        watched.watching.plan()
+        watched.watching.watch()
+    assert ("host", HOST) in {(beat.kind, beat.name) for beat in site.store.heartbeats()}
+
+
+def test_a_rack_that_cannot_be_read_is_told_once_and_the_others_are_watched(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = HostId("a-bad"), HostId("b-good")
+    for host in (bad, good):
+        site.make_rack(host).close()
+        site.add_host(host)
+    attending = site.attending()
+    watched = watch_over(site, attending)
+    attending.look_around()
+
+    def unreadable() -> Instant | None:
+        raise OSError("the file is gone")
+
+    monkeypatch.setattr(attending.hosts[bad].rack, "next_due_at", unreadable)
+    monkeypatch.setattr(attending.hosts[good].rack, "next_due_at", site.clock.now)
+    site.woken.times.clear()
+    for _ in range(3):
+        watched.watching.watch()
+    assert site.woken.times == {good: 1}
+    (line,) = told(caplog, "rack.watch")
+    assert "of=a-bad" in line
+
+
+def test_a_host_that_hangs_while_no_messages_come_keeps_no_other_host_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, free = HostId("a-hangs"), HostId("b-free")
+    for host in (hangs, free):
+        site.make_rack(host).close()
+        site.add_host(host)
+    attending = site.attending()
+    attending.look_around()
+    seconds, go_on, hanging, looked = Seconds(), Event(), Counter[str](), Event()
+
+    def look(host: HostId) -> None:
+        if host == free:
+            looked.set()
+            return
+        hanging[host] += 1
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(attending, "converge", look)
+    watching = Watching(
+        attending, clock=site.clock, wake=site.woken, settings=Settings(), on_hosts=lambda _: None, machine=seconds
+    )
+    watching.watch()
+    for _ in range(5):
+        seconds.now_s += ALONE_AFTER_S
+        looked.clear()
+        watching.watch()
+        assert looked.wait(5)
+    assert hanging == {hangs: 1}
+    go_on.set()
 
 
 def test_messages_that_arrive_are_told_by_heartbeats(site: Site) -> None:

@@ -13,7 +13,7 @@ from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.planner.promising import has_started
-from scheduler.core.reasons import Reason
+from scheduler.core.reasons import Reason, ReasonCode
 from scheduler.core.requests import HostId, Request, ReservationId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import PartitionId
@@ -228,7 +228,9 @@ def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -
     spans = tuple(
         replace(span, end_at=min(span.end_at, draft.now)) for span in reservation.spans if span.start_at < draft.now
     )
-    ended = replace(reservation, spans=spans, outcome=outcome, ended_at=draft.now, reasons=(why,))
+    # The promise stays as it was put off last, so what put it off is said as long as the reservation is shown.
+    broken = (told for told in reservation.reasons if told.code is ReasonCode.PROMISE_BROKEN)
+    ended = replace(reservation, spans=spans, outcome=outcome, ended_at=draft.now, reasons=(why, *broken))
     draft.put(ended)
     draft.is_room_freed = True
     if reservation.disk is not None and reservation.disk in draft.disks:

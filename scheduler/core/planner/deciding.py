@@ -1,5 +1,6 @@
 """Deciding windows, using gifts, and taking on a new policy's windows: what the clock and the policy do to the plan."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from scheduler.core.intents import ApplyPolicy
@@ -9,7 +10,7 @@ from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
 from scheduler.core.planner.promising import keeps_promise
-from scheduler.core.planner.replanning import compress, hours_ahead, is_stuck, replan
+from scheduler.core.planner.replanning import compress, hours_ahead, in_order_of_claim, is_stuck, replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, ReservationId
 from scheduler.core.windows import Window, WindowId, WindowState
@@ -177,11 +178,13 @@ def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
         for key in [k for k, w in draft.windows.items() if not w.is_decided and w.start_at > draft.now]:
             draft.drop_window(key)
         add_windows(draft, intent.windows)
-        broken = replan(
-            draft,
-            first=lambda: refused.extend(_cut_at_new_edges(draft, lead_was_s)),
-            hours_by_id=hours_by_id,
-        )
+        broken = None
+        if not _has_moved_those_hit(draft, hours_by_id, lead_was_s):
+            broken = replan(
+                draft,
+                first=lambda: refused.extend(_cut_at_new_edges(draft, lead_was_s)),
+                hours_by_id=hours_by_id,
+            )
         if broken is not None and not refused:
             refused.append(_would_break(draft, broken, "no other place keeps it"))
         if not refused:
@@ -194,6 +197,38 @@ def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
 
 def _longest_lead_s(draft: Draft) -> int:
     return max((draft.lead_s(h.profile, size) for h in draft.hosts.values() for size in h.profile.sizes), default=0)
+
+
+def _has_moved_those_hit(draft: Draft, hours_by_id: Mapping[ReservationId, int], lead_was_s: int) -> bool:
+    """Find other places for bookings that lie across new edges and leave all others where they are; False: nothing done.
+
+    What a policy does not touch has to hold under it. Placing everything anew, one after the other, finds less: it may
+    not find again what is there now.
+    """
+    if _longest_lead_s(draft) > lead_was_s:
+        return False
+    with draft.attempt() as attempt:
+        for reservation in in_order_of_claim(draft, [r for r in draft.reservations.values() if r.outcome is None]):
+            now = reservation.span_at(draft.now)
+            if now is not None and not _lies_well(draft, reservation, now):
+                return False
+            if all(_lies_well(draft, reservation, span) for span in movable(draft, reservation)):
+                continue
+            run_s = hours_by_id.get(reservation.id)
+            if run_s is None or not rebook(draft, reservation, run_s=run_s, accept=keeps_promise(draft, reservation)):
+                return False
+        attempt.keep()
+    return True
+
+
+def _lies_well(draft: Draft, reservation: Reservation, span: BookedSpan) -> bool:
+    """Whether a reservation may run for all that is left of a span by the windows that there are."""
+    request = reservation.request
+    from_at = max(span.start_at, draft.now)
+    stretches = draft.stretches_of(
+        span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+    )
+    return any(s.start_at <= from_at and span.end_at <= s.end_at for s in stretches)
 
 
 def _cut_at_new_edges(draft: Draft, lead_was_s: int) -> list[Reason]:
@@ -230,17 +265,9 @@ def _cut_at_new_edges(draft: Draft, lead_was_s: int) -> list[Reason]:
 
 def _may_stay(draft: Draft, reservation: Reservation, lead_was_s: int) -> bool:
     """Whether a reservation may run where its movable spans are, and is not slower to start there than it was."""
-    request = reservation.request
     if _longest_lead_s(draft) > lead_was_s:
         return False
-
-    def lies_well(span: BookedSpan) -> bool:
-        stretches = draft.stretches_of(
-            span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-        )
-        return any(s.start_at <= span.start_at and span.end_at <= s.end_at for s in stretches)
-
-    return all(lies_well(span) for span in movable(draft, reservation))
+    return all(_lies_well(draft, reservation, span) for span in movable(draft, reservation))
 
 
 def _would_break(draft: Draft, reservation_id: ReservationId, problem: str) -> Reason:

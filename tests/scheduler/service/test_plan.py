@@ -124,6 +124,10 @@ def test_intents_are_decided_in_the_order_in_which_they_came(office: Office) -> 
     assert starts[2] > MONDAY_AT
 
 
+def test_a_policy_is_kept_under_the_name_of_whoever_applied_it(office: Office) -> None:
+    assert [(policy.version, policy.author) for policy in office.store.policies()] == [(1, "root")]
+
+
 def test_a_run_without_news_changes_nothing(office: Office) -> None:
     office.submit("ada")
     first = office.task.run()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.core.facts import GpuState, VmEnd
-from scheduler.core.intents import Submit
+from scheduler.core.intents import Stop, Submit
 from scheduler.core.plan import BookedSpan, Outcome, PlanChange, apply
 from scheduler.core.planner.causes import NO_PLACE
 from scheduler.core.reasons import ReasonCode
@@ -60,6 +60,21 @@ def test_hours_that_a_host_took_are_made_good_and_told(how: VmEnd) -> None:
     assert len(vms) == 2
     assert sum((vm.off_at or 0) - (vm.running_at or 0) for vm in vms) >= 4 * HOUR_S
     assert made.problems == []
+
+
+def test_what_put_a_promise_off_is_still_said_after_the_end() -> None:
+    # It was not, once: who read the answer only after the end saw a promise put off without a word.
+    made = running()
+    for _ in range(5):  # The lead that a quick start left over makes good for the first four.
+        end_of(made, VmEnd.VANISHED)
+        made.run_until(made.now + HOUR_S // 2)
+    (told,) = made.plan.reservations[ONE].reasons
+    assert told.code is ReasonCode.PROMISE_BROKEN
+    made.file(Stop(reservation=ONE), author="ada")
+    made.run_until(made.now + MINUTE_S)
+    ended = made.plan.reservations[ONE]
+    assert [why.code for why in ended.reasons] == [ReasonCode.STOPPED_BY_OWNER, ReasonCode.PROMISE_BROKEN]
+    assert ended.reasons[1] == told
 
 
 def test_a_guest_that_leaves_ends_its_booking_ten_minutes_later() -> None:
