@@ -2,12 +2,12 @@
 #
 #   PYTHON=/path/to/python3.11   the interpreter for .venv/; without it the first one found that is 3.11 or newer
 #   JOBS=4                       how many test processes run side by side
-#   HOST_DAYS=2000               how many simulated host-days `make histories` lives through
+#   HOST_DAYS=100                how many simulated host-days `make histories` lives through
 #   ARGS="..."                   further arguments, for unit, simulate and demo
 
 PYTHON ?=
 JOBS ?= 2
-HOST_DAYS ?= 600
+HOST_DAYS ?= 2000
 ARGS ?=
 PY := .venv/bin/python
 
@@ -16,7 +16,7 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate demo e2e kills histories client lock clean
+.PHONY: help venv test lint format unit simulate demo e2e fuzz kills histories client lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ demo: venv ## two days on the real processes in three minutes, e.g. ARGS="--seed
 
 e2e: venv ## the real processes: every part killed, paused or doubled amid a swap, and whole two days (CI)
 	NIGHTSHIFT_E2E=all $(PY) -m pytest -n $(JOBS) --dist worksteal tests/e2e
+
+fuzz: venv ## 10,000 random command lines and 10,000 random requests (CI)
+	NIGHTSHIFT_FUZZ=10000 $(PY) -m pytest -n $(JOBS) tests/cli/test_random_command_lines.py tests/api/test_strange_requests.py
 
 kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
 	NIGHTSHIFT_KILL=all $(PY) -m pytest -n 0 -s tests/simulation/test_kill_injection.py

@@ -3,11 +3,13 @@
 Put together by `create_app`; holds no endpoint of its own. Whoever serves it hands in the services.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import signature
 from typing import Any, get_args
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends, Query
@@ -20,7 +22,7 @@ from api.access import Access
 from api.bodies import BodyLimits
 from api.instants import shower
 from api.problems import FieldProblem, Problem, invalid, response
-from api.services import Services, installed_version
+from api.services import MOST_AT_ONCE, Services, installed_version
 from api.writing import PREFIX, BeingPlanned
 
 _ROUTERS = (status, reservations, quotes, calendar, hosts, policies, users)
@@ -38,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_served,
     )
     app.state.services = services
     for module in _ROUTERS:
@@ -49,6 +52,13 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyLimits)
     app.add_middleware(Access, services=services)
     return app
+
+
+@asynccontextmanager
+async def _served(_: FastAPI) -> AsyncIterator[None]:
+    """Set how many requests are worked on at once; it is the loop's that serves, and known only then."""
+    current_default_thread_limiter().total_tokens = MOST_AT_ONCE
+    yield
 
 
 @lru_cache(maxsize=256)

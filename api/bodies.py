@@ -4,6 +4,7 @@ The program's JSON is strict: UTF-8, each key once, whole and finite numbers tha
 pairs, no NUL. What a body means is not known here.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Iterable
@@ -16,7 +17,10 @@ from api.problems import Problem
 MOST_BYTES = 64 * 1024
 MOST_BYTES_OF_POLICY = 1024 * 1024 + 64 * 1024
 """A policy of 1 MiB, and the JSON around it."""
+LONGEST_S = 20.0
+"""For a body to come in whole: who sends it by the byte would hold a place of the server's for good."""
 MOST_DEPTH = 16
+MOST_VALUES = 10_000
 MOST_DIGITS = 18
 """Digits of a whole number: 64 bits hold them all."""
 _POLICIES = "/policies"
@@ -30,8 +34,9 @@ class Unreadable(ValueError):
 class BodyLimits:
     """Middleware: reads a body up to its limit, refuses what is not plain JSON, and hands it on whole."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, longest_s: float = LONGEST_S) -> None:
         self._app = app
+        self._longest_s = longest_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
@@ -40,13 +45,22 @@ class BodyLimits:
         headers = Headers(scope=scope)
         path: str = scope["path"]
         most = MOST_BYTES_OF_POLICY if path.rstrip("/").endswith((_POLICIES, f"{_POLICIES}/check")) else MOST_BYTES
-        body = await _read(receive, headers, most)
+        try:
+            async with asyncio.timeout(self._longest_s):
+                body = await _read(receive, headers, most)
+        except TimeoutError:
+            message = f"the body did not come in within {self._longest_s:g} s; send it at once"
+            raise Problem(408, "body.too_slow", message, is_retryable=True, headers={"Connection": "close"}) from None
         if body is None:
             return
         if body:
             _check_kind(headers)
             try:
-                read_json(body)
+                if len(body) > MOST_BYTES:
+                    # Long enough to keep everybody else waiting.
+                    await asyncio.to_thread(read_json, body)
+                else:
+                    read_json(body)
             except Unreadable as error:
                 raise Problem(400, "body.unreadable", f"the body is not plain JSON: {error}") from error
         await self._app(scope, _replay(body, receive), send)
@@ -150,8 +164,12 @@ def _short(text: str) -> int:
 
 def _check_values(read: object) -> None:
     waiting: list[tuple[object, int]] = [(read, 1)]
+    seen = 0
     while waiting:
         value, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            raise Unreadable(f"it holds more than {MOST_VALUES} values")
         if depth > MOST_DEPTH:
             raise Unreadable(f"it is nested more than {MOST_DEPTH} deep")
         match value:
@@ -170,5 +188,7 @@ def _check_values(read: object) -> None:
 def _check_text(text: str) -> None:
     if "\0" in text:
         raise Unreadable("a text holds a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Unreadable("a text holds half a surrogate pair")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unreadable("a text holds half a surrogate pair") from None

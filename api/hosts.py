@@ -1,5 +1,7 @@
 """Hosts: what runs on them and what is wrong with them; admins add, drain and undrain them."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, Response
 
 from api.identity import Admin, Caller, is_admin
@@ -21,9 +23,11 @@ from scheduler.core.facts import OUT_OF_PLAN
 from scheduler.core.intents import AddHost, Drain, Intent, Undrain
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import HostId
-from scheduler.service.hosts import HostView, VmOnHost, host_view
+from scheduler.core.spans import Instant
+from scheduler.service.hosts import HostView, VmOnHost, host_view, last_seen_at
 from scheduler.service.snapshot import Snapshot
 from scheduler.store.accounts import User
+from scheduler.store.heartbeats import Heartbeat
 
 router = APIRouter(tags=["hosts"])
 
@@ -35,14 +39,15 @@ MOST_TRIES = 3
 def list_hosts(user: Caller, services: Given) -> HostsOut:
     """List all hosts."""
     snapshot = services.snapshot()
-    hosts = [_shown(HostId(host), user, snapshot) for host in sorted(snapshot.plan.hosts)]
+    heartbeats = services.store.heartbeats()
+    hosts = [_shown(HostId(host), user, snapshot, services, heartbeats) for host in sorted(snapshot.plan.hosts)]
     return HostsOut(hosts=hosts, plan_version=snapshot.plan.version, now=snapshot.now)
 
 
 @router.get("/hosts/{id}")
 def show_host(id: str, user: Caller, services: Given) -> HostOut:
     """Show one host."""
-    return _shown(HostId(id), user, services.snapshot())
+    return _shown(HostId(id), user, services.snapshot(), services)
 
 
 @router.post("/hosts", status_code=201, responses=ACCEPTED)
@@ -61,7 +66,7 @@ def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: 
         decided = file_and_wait(services, user, intent, key=numbered, is_same=is_same)
         if decided.is_accepted:
             answer.headers["Location"] = f"{PREFIX}/hosts/{body.id}"
-            return _shown(HostId(body.id), user, services.snapshot())
+            return _shown(HostId(body.id), user, services.snapshot(), services)
         if decided.reasons[0].code is not ReasonCode.POLICY_STALE:
             raise refused(decided.reasons)
     message = "the policy was changed again and again meanwhile; try again"
@@ -95,20 +100,29 @@ def undrain(id: str, user: Admin, services: Given, key: Key = None, body: Nothin
 
 
 def _change(id: str, intent: Drain | Undrain, user: User, services: Services, key: str | None) -> HostOut:
-    _shown(HostId(id), user, services.snapshot())
+    _shown(HostId(id), user, services.snapshot(), services)
     decide(services, user, intent, key=key)
-    return _shown(HostId(id), user, services.snapshot())
+    return _shown(HostId(id), user, services.snapshot(), services)
 
 
-def _shown(id: HostId, user: User, snapshot: Snapshot) -> HostOut:
+def _shown(
+    id: HostId, user: User, snapshot: Snapshot, services: Services, heartbeats: Iterable[Heartbeat] | None = None
+) -> HostOut:
     view = host_view(id, snapshot)
     if view is None:
         known = ", ".join(sorted(snapshot.plan.hosts)) or "none"
         raise unknown("host", id, code="host.unknown", remedy=f"known hosts: {known}")
-    return _host(view, user)
+    seen_at = last_seen_at(
+        view.facts,
+        services.store.heartbeats() if heartbeats is None else heartbeats,
+        now=snapshot.now,
+        now_machine_s=services.clock.machine_s(),
+        speed=services.speed(),
+    )
+    return _host(view, user, seen_at)
 
 
-def _host(view: HostView, user: User) -> HostOut:
+def _host(view: HostView, user: User, seen_at: Instant | None) -> HostOut:
     facts, window = view.facts, view.window
     window_out = None
     if window is not None:
@@ -123,7 +137,7 @@ def _host(view: HostView, user: User) -> HostOut:
         gpus_running=len(view.gpus_running),
         gpus_free=len(view.gpus_free),
         window=window_out,
-        seen_at=facts.seen_at,
+        seen_at=seen_at,
         unreachable_since_at=facts.unreachable_since_at,
         problem=facts.problem,
         gpu_problems=[

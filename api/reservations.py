@@ -26,10 +26,11 @@ from api.writing import ACCEPTED, PREFIX, Key, file_and_wait
 from scheduler.core.intents import Cancel, Extend, Restart, Stop, Submit, reservation_id
 from scheduler.core.phases import Phase
 from scheduler.core.planner.explaining import why
-from scheduler.core.reasons import ReasonCode, reason
+from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, ReservationId
 from scheduler.service.asks import ask_to_go_on, run_left_s
 from scheduler.service.listing import Account, account_of, accounts
+from scheduler.service.outlook import taker_of_disk
 from scheduler.service.snapshot import Snapshot
 from scheduler.store.accounts import User
 
@@ -171,8 +172,22 @@ def _submit(services: Services, user: User, ask: Ask, key: str | None) -> Reserv
     assert decided.reservation is not None
     if not decided.is_accepted:
         # The record of what was refused is kept, and can be looked at.
-        raise refused(decided.reasons, members={"reservation": decided.reservation})
+        reasons = _with_taker_of_disk(decided.reasons, ask, user, services)
+        raise refused(reasons, members={"reservation": decided.reservation})
     return _shown(decided.reservation, user, services)
+
+
+def _with_taker_of_disk(reasons: tuple[Reason, ...], ask: Ask, user: User, services: Services) -> tuple[Reason, ...]:
+    """Say who has the disk that is not kept for another, where it went on with a later reservation."""
+    if ask.continues is None or reasons[0].code is not ReasonCode.DISK_NOT_KEPT:
+        return reasons
+    snapshot = services.snapshot()
+    account = _account(ask.continues, user, services, snapshot)
+    taker = taker_of_disk(account.reservation, snapshot)
+    if taker is None:
+        return reasons
+    phase = f"{account.phase.value}, and its disk went on with {taker}"
+    return (reason(ReasonCode.WRONG_PHASE, reservation=ask.continues, phase=phase, what="continued"), *reasons[1:])
 
 
 def _change(services: Services, user: User, intent: Change, key: str | None) -> ReservationOut:
@@ -196,6 +211,9 @@ def _shown(id: ReservationId, user: User, services: Services) -> ReservationOut:
 
 def _own(id: str, user: User, services: Services) -> ReservationId:
     """Return the id of a reservation that a user may act on; nothing is filed about any other."""
+    if _is_being_planned(id, user, services):
+        # What is asked of it now is decided after it, in order.
+        return ReservationId(id)
     return _account(id, user, services, services.snapshot()).reservation.id
 
 
@@ -203,6 +221,22 @@ def _account(id: str, user: User, services: Services, snapshot: Snapshot) -> Acc
     found = None
     if re.fullmatch(RESERVATION_PATTERN, id, re.ASCII):
         found = account_of(ReservationId(id), snapshot=snapshot, store=services.store, settings=services.settings)
+        if found is None:
+            if _is_being_planned(id, user, services):
+                message = f"{id} is being planned; look again in a moment"
+                raise Problem(404, "reservation.being_planned", message, is_retryable=True)
+            # It may have been decided between the two looks.
+            found = account_of(ReservationId(id), snapshot=snapshot, store=services.store, settings=services.settings)
     if found is None or not may_see(found.reservation, user):
         raise unknown_reservation(id)
     return found
+
+
+def _is_being_planned(id: str, user: User, services: Services) -> bool:
+    """Whether it is theirs and filed, but not decided yet: what a 202 was answered for."""
+    match = re.fullmatch(r"r-([1-9][0-9]{0,17})", id, re.ASCII)
+    found = None if match is None else services.store.intent(int(match[1]))
+    if found is None or found[1] is not None:
+        return False
+    intent = found[0].intent
+    return isinstance(intent, Submit) and (is_admin(user) or intent.ask.owner == user.name)

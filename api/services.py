@@ -1,8 +1,9 @@
 """What the API stands on: handed in by the process that serves it, and by tests. Holds no decision."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from threading import BoundedSemaphore
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,11 @@ from scheduler.service.snapshot import Snapshot, take_snapshot
 from scheduler.service.submit import Desk
 from scheduler.service.users import Users
 from scheduler.store.store import Store
+
+MOST_AT_ONCE = 80
+"""Requests that are worked on at once, each in a thread of its own."""
+MOST_WAITING = 60
+"""Those of them that may wait for a decision: some threads are left for whoever only looks."""
 
 
 def real_time() -> float:
@@ -48,6 +54,8 @@ class Services:
     """Returns what is wrong with Redis; None while it answers."""
     speed: Callable[[], float] = real_time
     """How fast product time goes now."""
+    waiting: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_WAITING))
+    """Held by each request that waits for a decision."""
 
     def snapshot(self) -> Snapshot:
         return take_snapshot(plans=self.plans, known_facts=self.known_facts, clock=self.clock)

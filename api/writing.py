@@ -66,11 +66,21 @@ def file_and_wait(
     if not (filed.intent == intent or (is_same is not None and is_same(filed.intent))):
         message = f"the Idempotency-Key {key} was used for another request; use a new one for each request"
         raise Problem(409, "key.reused", message)
-    wait_s = services.settings.decision_wait_machine_s
-    decided = wait_for_decision(services.desk, filed.seq, wait_machine_s=wait_s)
+    decided = _decision(services, filed.seq)
     if decided is None:
         raise BeingPlanned(filed.seq, is_submit=intent.kind == "submit")
     return decided
+
+
+def _decision(services: Services, seq: int) -> Decided | None:
+    """Wait for a decision, unless as many wait already as may: whoever only looks has to be answered meanwhile."""
+    is_waiting = services.waiting.acquire(blocking=False)
+    try:
+        wait_s = services.settings.decision_wait_machine_s if is_waiting else 0.0
+        return wait_for_decision(services.desk, seq, wait_machine_s=wait_s)
+    finally:
+        if is_waiting:
+            services.waiting.release()
 
 
 def decide(services: Services, user: User, intent: Intent, *, key: str | None = None) -> Decided:

@@ -37,6 +37,11 @@ class BadInstallation(NightshiftError):
     code = "installation.bad"
 
 
+def own_redis_url(data: Path) -> str:
+    """Return where the Redis is that `nightshift up` runs for a data directory; a path is quoted in a URL."""
+    return f"redis+socket://{quote(str(socket_path(data)))}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """Where an installation is. The same for all of its processes."""
@@ -57,10 +62,14 @@ class Installation:
         data = data.expanduser().absolute()
         if data.exists() and not data.is_dir():
             raise BadInstallation(f"{data} is not a directory; name a data directory with --data", data=str(data))
+        if "?" in str(data) and not os.environ.get(DATABASE):
+            raise BadInstallation(
+                f"{data}: the URL of a database cannot hold '?'; name another directory", data=str(data)
+            )
         return cls(
             data=data,
             database_url=os.environ.get(DATABASE) or f"sqlite:///{data / 'nightshift.sqlite3'}",
-            redis_url=os.environ.get(REDIS) or f"redis+socket://{quote(str(socket_path(data)))}",
+            redis_url=os.environ.get(REDIS) or own_redis_url(data),
         )
 
     def environment(self) -> dict[str, str]:

@@ -29,7 +29,7 @@ from cli.data_directory import (
 )
 from cli.family import API, LOOK_EVERY_S, REDIS, TICKER, WORKER, Family
 from cli.first_start import DEFAULT_RACK, RackSetup, prepare
-from cli.installation import DEFAULT_PORT, Installation, Parts, open_parts
+from cli.installation import DEFAULT_PORT, Installation, Parts, open_parts, own_redis_url
 from cli.probes import LOOPBACK, StatusProbe, listening_socket, redis_answers
 from cli.redis_server import ServerProgram, find_server, make_private, server_command, socket_path
 from cli.signs_of_life import SignsOfLife
@@ -261,14 +261,13 @@ class Stack:
     def _redis_command(self) -> tuple[str, ...] | None:
         """Return how Redis is run; None where a server was named."""
         data = self.installation.data
-        if self.installation.redis_url != f"redis+socket://{self.installation.redis_socket}":
+        if self.installation.redis_url != own_redis_url(data):
             return None
         self.redis_program = find_server()
         path = socket_path(data)
         if path.parent != data:
             make_private(path.parent)
             self._on_line(f"{data / path.name} is too long a path for a socket; it is {path} instead")
-            self.installation = replace(self.installation, redis_url=f"redis+socket://{path}")
         make_private(self.installation.redis_directory)
         return server_command(self.redis_program, socket=path, directory=self.installation.redis_directory)
 

@@ -77,6 +77,7 @@ class Ticker:
         self._settings = settings
         self._basis: _Basis | None = None
         self._quiet_until: Instant = 0
+        self._ticked_at: Instant = 0
         self._filed_keys: frozenset[str] = frozenset()
         """Keys of reservations that are due and were filed: they stay due until their time is over."""
 
@@ -103,6 +104,10 @@ class Ticker:
             # A reservation filed now would be refused for want of a host, and its key be used up.
             return ()
         basis = self._basis
+        if now < self._ticked_at:
+            # Time was put back: what was computed to be quiet holds no more.
+            basis = None
+        self._ticked_at = now
         if (
             basis is not None
             and now < self._quiet_until

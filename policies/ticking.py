@@ -126,6 +126,18 @@ class Ticking:
         self._ticked_s = self._seconds()
         try:
             plan = self._plans.current()
+            self._file(plan)
+            self._wake_all(plan)
+            self._store.beat("ticker", self._name, self._clock.machine_s())
+            self._enter_due(plan)
+        except Exception as error:
+            self._trouble.failed("ticker.tick", error)
+        else:
+            self._trouble.went_well("ticker.tick")
+
+    def _file(self, plan: Plan) -> None:
+        """File what the applied policy wants filed. If that fails the others are woken all the same."""
+        try:
             policy = self._applied_policy(plan)
             if policy is not None and plan.rules is not None:
                 filed = self._ticker.tick(
@@ -136,13 +148,10 @@ class Ticking:
                     hosts=frozenset(plan.hosts),
                 )
                 self._tell(filed)
-            self._wake_all(plan)
-            self._store.beat("ticker", self._name, self._clock.machine_s())
-            self._enter_due(plan)
         except Exception as error:
-            self._trouble.failed("ticker.tick", error)
+            self._trouble.failed("ticker.file", error)
         else:
-            self._trouble.went_well("ticker.tick")
+            self._trouble.went_well("ticker.file")
 
     def next_due_at(self, plan: Plan) -> Instant | None:
         """Return the next instant at which plan, hosts or policy may have something to do by the clock alone.

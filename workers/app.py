@@ -94,7 +94,7 @@ def _keep_quiet() -> None:
     # It dislikes workers that are root's, for what pickle could bring; ours take nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     for name in _CHATTER:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _leave_logging_alone(**_: object) -> None:

@@ -114,18 +114,21 @@ class Attending:
     def reachable(self) -> frozenset[HostId]:
         """Return the hosts that this process is to serve, whether it can attend to them already or not."""
         if self._named:
-            return self._named
+            return frozenset(filter(self._can_be_named, self._named))
         suffix = rack_path(self._shared.data, "").name
         found = (self._shared.data / "racks").glob(f"*{suffix}")
         names = frozenset(HostId(path.name.removesuffix(suffix)) for path in found)
         return frozenset(filter(self._can_be_named, names))
 
     def _can_be_named(self, host: HostId) -> bool:
-        """Whether a host can have the name of a file that lies there; of no other can messages be taken."""
+        """Whether a host can have this name, of a file or on the command line; of no other can messages be taken."""
         if host and host.isprintable():
             return True
         self._trouble.is_wrong(
-            "host.attend", "host.bad_name", "this file's name is no host's; move it away", of=f"{host!a}"
+            "host.attend",
+            "host.bad_name",
+            "no host can have this name; name another, or move the file away",
+            of=f"{host!a}",
         )
         return False
 

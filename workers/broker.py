@@ -3,6 +3,7 @@
 Redis carries "look now" and nothing else. Every limit here is machine time, and short: nobody waits for a message.
 """
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,6 +17,7 @@ from scheduler.core.errors import NightshiftError
 ANSWER_WITHIN_S = 0.5
 """How long a connection, or one answer, may take."""
 _SOCKET = "redis+socket"
+_PASSWORD_IN_QUERY = re.compile(r"((?:^|&)password=)[^&]*")
 
 
 class BadRedisUrl(NightshiftError):
@@ -37,7 +39,10 @@ def open_redis(redis_url: str, *, timeout_s: float = ANSWER_WITHIN_S) -> Redis:
 
     It tries everything once: whoever is refused comes again at the next tick.
     """
-    parts = urlsplit(redis_url)
+    try:
+        parts = urlsplit(redis_url)
+    except ValueError as error:
+        raise BadRedisUrl(f"NIGHTSHIFT_REDIS names no Redis: {error}; write redis://host:6379/0") from error
     if parts.scheme not in ("redis", "rediss", _SOCKET) or (parts.scheme == _SOCKET and not parts.path):
         raise BadRedisUrl(
             f"{shown(redis_url)!r} names no Redis; write redis://host:6379/0 or redis+socket:///path.sock",
@@ -75,6 +80,11 @@ def waiting(client: Redis, queue: str) -> int:
 def shown(redis_url: str) -> str:
     """Return the URL without its password, for logs and messages."""
     parts = urlsplit(redis_url)
-    if parts.password is None:
-        return redis_url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":…@")))
+    query = _PASSWORD_IN_QUERY.sub(r"\1…", parts.query)
+    netloc = parts.netloc if parts.password is None else parts.netloc.replace(f":{parts.password}@", ":…@")
+    # Put together anew only where something was hidden: the rest is shown as it was written.
+    return (
+        redis_url
+        if (query, netloc) == (parts.query, parts.netloc)
+        else urlunsplit(parts._replace(netloc=netloc, query=query))
+    )

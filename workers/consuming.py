@@ -27,7 +27,8 @@ _LONGEST_PAUSE_S = 2.0
 class SteadyConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
     """Celery's consumer, which comes back soon and says little."""
 
-    _is_away = False
+    is_away = False
+    """Told so, and not yet that it is back."""
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however often that takes."""
@@ -52,14 +53,14 @@ class SteadyConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         super().on_connection_error_after_connected(exc)
 
     def _say_away(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
+        if not self.is_away:
+            self.is_away = True
             url = shown(str(self.app.conf.broker_url))
             _log.warning("redis.away url=%s problem=%r", url, str(error))
 
     def _say_back(self) -> None:
-        if self._is_away:
-            self._is_away = False
+        if self.is_away:
+            self.is_away = False
             _log.info("redis.back url=%s", shown(str(self.app.conf.broker_url)))
 
 
@@ -108,11 +109,8 @@ class Consuming:
         """Take messages from these queues too. May be called at any time, from any thread, as often as one likes."""
         wanted = tuple(queues)
         consumer = getattr(self._worker, "consumer", None)
-        if consumer is None or consumer.hub is None:
-            return
-        taken_from = consumer.task_consumer
-        if taken_from is not None and all(taken_from.consuming_from(queue) for queue in wanted):
-            # Without a connection what is called soon waits, and this is called for as long as Redis is away.
+        if consumer is None or consumer.hub is None or consumer.is_away:
+            # While Redis is away what is called soon would pile up; the next call comes after it is back.
             return
         consumer.call_soon(_consume, consumer, wanted)
 

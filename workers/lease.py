@@ -34,7 +34,9 @@ class Lease:
         now_s = self._clock.machine_s()
         held_s = now_s - self._renewed_machine_s
         is_unbroken = self._token is not None and held_s < self._settings.lease_machine_s
-        if is_unbroken and (held_s < self._settings.lease_renew_machine_s or self._take(self.token, now_s)):
+        # A machine's clock may be put back: then nobody knows how long it was held, and it is renewed.
+        is_fresh = 0 <= held_s < self._settings.lease_renew_machine_s
+        if is_unbroken and (is_fresh or self._take(self.token, now_s)):
             return False
         token = self._new_token()
         self._token = token if self._take(token, now_s) else None

@@ -10,6 +10,9 @@ from scheduler.core.plan import Decided
 from scheduler.service.submit import Desk
 
 POLL_S = 0.02
+PATIENT_AFTER_S = 0.2
+PATIENT_POLL_S = 0.1
+"""Who waits longer than usual looks less often: perhaps many do, and the database has other work then."""
 
 
 def wait_for_decision(
@@ -21,12 +24,14 @@ def wait_for_decision(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Decided | None:
     """Return what became of an intent, as soon as it is decided; None when it is not within `wait_machine_s`."""
-    until_s = machine_s() + wait_machine_s
+    began_s = machine_s()
+    until_s = began_s + wait_machine_s
     while True:
         decided = desk.decision(seq)
         if decided is not None:
             return decided
-        left_s = until_s - machine_s()
-        if left_s <= 0:
+        now_s = machine_s()
+        if now_s >= until_s:
             return None
-        sleep(min(POLL_S, left_s))
+        poll_s = POLL_S if now_s < began_s + PATIENT_AFTER_S else PATIENT_POLL_S
+        sleep(min(poll_s, until_s - now_s))

@@ -88,9 +88,9 @@ class ScaledClock:
         self._machine = machine
         self._sleep = sleep
         self._lock = Lock()
-        self._seen: tuple[int, int, int] | None = None
         self._last: Instant = 0
-        self._anchor = read_anchor(path)
+        self._read: tuple[tuple[int, int, int] | None, Anchor] = None, read_anchor(path)
+        """The newest anchor that was read, and the mark of the file that it was read after; put down as one."""
 
     def now(self) -> Instant:
         # Machine time first: whoever still goes by an old anchor then does so with a time from before the new one.
@@ -105,18 +105,20 @@ class ScaledClock:
 
     def anchor(self) -> Anchor:
         """Return the newest anchor that can be read. Costs a look at the file's date while it is the same."""
+        before, anchor = self._read
         try:
             stat = os.stat(self._path)
         except OSError:
-            return self._anchor
+            return anchor
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if seen != self._seen:
-            try:
-                self._anchor = read_anchor(Path(self._path))
-            except ClockUnreadable:
-                return self._anchor
-            self._seen = seen
-        return self._anchor
+        if seen == before:
+            return anchor
+        try:
+            anchor = read_anchor(Path(self._path))
+        except ClockUnreadable:
+            return anchor
+        self._read = seen, anchor
+        return anchor
 
     @property
     def speed(self) -> float:
@@ -172,7 +174,9 @@ class ClockKeeper:
         machine_s, anchor = self._machine(), self._opened()
         if abs(machine_s - anchor.machine_s) < BEAT_S:
             return
-        self._write(Anchor(machine_s=machine_s, product_s=anchor.product_s_at(machine_s), speed=anchor.speed))
+        # A machine's clock that was put back does not tell how far people have seen: at most to the curve's end.
+        seen_until_s = machine_s if machine_s > anchor.machine_s else anchor.machine_s + HOLD_S
+        self._write(Anchor(machine_s=machine_s, product_s=anchor.product_s_at(seen_until_s), speed=anchor.speed))
 
     def set_speed(self, speed: float) -> None:
         """Change the speed; 0 lets product time stand still."""

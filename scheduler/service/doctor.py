@@ -165,19 +165,19 @@ def _redis(problem: str | None) -> Check:
 
 
 def _ticker(heartbeats: Iterable[Heartbeat], now_machine_s: float) -> Check:
-    latest = _latest(heartbeats, "ticker")
+    latest = _latest(heartbeats, "ticker", now_machine_s)
     return _leg("ticker", latest, now_machine_s, what="tick", remedy="is `nightshift ticker` running? logs/ticker.log")
 
 
 def _worker(heartbeats: Iterable[Heartbeat], now_machine_s: float) -> Check:
-    latest = _latest(heartbeats, "worker")
+    latest = _latest(heartbeats, "worker", now_machine_s)
     return _leg(
         "worker", latest, now_machine_s, what="sign of life", remedy="is `nightshift worker` running? logs/worker.log"
     )
 
 
 def _planning(remembered: Remembered, now_machine_s: float) -> Check:
-    latest = _latest(remembered.heartbeats, "plan")
+    latest = _latest(remembered.heartbeats, "plan", now_machine_s)
     remedy = "is a `nightshift worker` with --plan running? logs/worker.log"
     check = _leg("planning", latest, now_machine_s, what="run of the plan", remedy=remedy)
     waiting = f", {_count(remembered.open_intents, 'intent')} not decided" if remembered.open_intents else ""
@@ -187,7 +187,7 @@ def _planning(remembered: Remembered, now_machine_s: float) -> Check:
 
 def _host(host: Host, facts: HostFacts | None, heartbeats: Iterable[Heartbeat], evidence: Evidence) -> Check:
     name = f"host:{host.id}"
-    latest = _latest(heartbeats, "host", host.id)
+    latest = _latest(heartbeats, "host", evidence.now_machine_s, host.id)
     remedy = f"is a `nightshift worker` that reaches {host.id} running (--host {host.id})? logs/worker.log"
     check = _leg(name, latest, evidence.now_machine_s, what="converge", remedy=remedy)
     if not check.is_ok:
@@ -244,10 +244,16 @@ def _clock(evidence: Evidence, heartbeats: Iterable[Heartbeat]) -> Check:
     return Check(name="clock", is_ok=True, detail=f"{shown}{pace}")
 
 
-def _latest(heartbeats: Iterable[Heartbeat], kind: str, name: str | None = None) -> Heartbeat | None:
-    """Return the newest heartbeat of a kind: with several that do the same work, one that lives is enough."""
-    found = (beat for beat in heartbeats if beat.kind == kind and name in (None, beat.name))
-    return max(found, key=lambda beat: beat.machine_s, default=None)
+def _latest(
+    heartbeats: Iterable[Heartbeat], kind: str, now_machine_s: float, name: str | None = None
+) -> Heartbeat | None:
+    """Return the newest heartbeat of a kind: with several that do the same work, one that lives is enough.
+
+    One that is far ahead may be of before our clock was put back: it counts only where there is no other.
+    """
+    found = [beat for beat in heartbeats if beat.kind == kind and name in (None, beat.name)]
+    of_our_time = [beat for beat in found if beat.machine_s - now_machine_s <= AHEAD_MACHINE_S]
+    return max(of_our_time or found, key=lambda beat: beat.machine_s, default=None)
 
 
 def _leg(name: str, latest: Heartbeat | None, now_machine_s: float, *, what: str, remedy: str) -> Check:

@@ -1,13 +1,17 @@
 """Hosts as people look at them: what runs, what is free, what is out of the plan, and who cannot leave."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from scheduler.core.facts import HostFacts, VmFact
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Host, Reservation
 from scheduler.core.requests import HostId, ReservationId, by_number
+from scheduler.core.spans import Instant
 from scheduler.core.windows import Window
 from scheduler.service.snapshot import Snapshot
+from scheduler.store.heartbeats import Heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,21 @@ def host_view(host_id: HostId, snapshot: Snapshot) -> HostView | None:
         gpus_out=facts.gpus_out_of_plan,
         stuck=_stuck(host, snapshot) if host.is_drained else (),
     )
+
+
+def last_seen_at(
+    facts: HostFacts, heartbeats: Iterable[Heartbeat], *, now: Instant, now_machine_s: float, speed: float
+) -> Instant | None:
+    """Return when a host last answered, in product time; None before its first look.
+
+    The facts are written when a look found something new; that it was looked at is told by its heartbeat.
+    """
+    beats = (beat.machine_s for beat in heartbeats if (beat.kind, beat.name) == ("host", facts.host))
+    last_machine_s = max(beats, default=None)
+    if facts.seen_at is None or facts.unreachable_since_at is not None or last_machine_s is None:
+        return facts.seen_at
+    ago_s = ceil(max(0.0, now_machine_s - last_machine_s) * speed)
+    return min(now, max(facts.seen_at, now - ago_s))
 
 
 def _stuck(host: Host, snapshot: Snapshot) -> tuple[ReservationId, ...]:

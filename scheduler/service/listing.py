@@ -119,8 +119,12 @@ def _restart_by_at(reservation: Reservation, vms: Vms, now: Instant, settings: S
     last = vms[-1][1] if vms else None
     if reservation.outcome is not None or last is None or last.off_at is None or last.end is not VmEnd.SELF_SHUTDOWN:
         return None
-    by_at = last.off_at + settings.self_shutdown_ends_after_s
     span = reservation.span_at(now)
-    is_asked_for = reservation.restart_after >= last.generation
-    is_parked_soon = span is not None and span.end_at < by_at and any(s.start_at >= span.end_at for s in reservation.spans)
-    return None if is_asked_for or is_parked_soon or span is None else by_at
+    if span is None or reservation.restart_after >= last.generation:
+        return None
+    by_at = last.off_at + settings.self_shutdown_ends_after_s
+    if by_at <= span.end_at:
+        return by_at
+    # Who leaves so shortly before being parked has heeded the warning, and goes on in the next span.
+    is_parked_soon = any(later.start_at >= span.end_at for later in reservation.spans)
+    return None if is_parked_soon else span.end_at

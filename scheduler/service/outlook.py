@@ -12,6 +12,7 @@ from scheduler.service.listing import Account
 from scheduler.service.snapshot import Snapshot
 
 ShowInstant = Callable[[Instant], str]
+_KEPT = "its disk is kept"
 
 
 def outlook(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
@@ -58,6 +59,10 @@ def _starting(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
         by_at = _restarted_by_at(account, snapshot)
     if by_at is None:
         return verb
+    promise = account.reservation.promise
+    if by_at <= snapshot.now and account.phase is Phase.STARTING and promise is not None:
+        # A fault may have raised it.
+        by_at = max(by_at, promise.start_by_at)
     if by_at <= snapshot.now:
         return f"{verb}, but late: it was to run by {show(by_at)}"
     return f"{verb}; runs by {show(by_at)}"
@@ -122,8 +127,11 @@ def _over(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
             told = outcome.value if reservation.ended_at is None else f"{outcome.value} at {show(reservation.ended_at)}"
         case _:
             assert_never(outcome)
-    # Some reasons say so themselves; until when is missing, and whether it still is.
-    return told.removesuffix(", its disk is kept") + _disk_kept(account, snapshot, show)
+    kept = _disk_kept(account, snapshot, show)
+    if told.endswith(_KEPT):
+        # Some reasons say so themselves; until when is missing there, and whether it still is.
+        return told.removesuffix(f", {_KEPT}") + kept.replace("; ", ", ", 1)
+    return told + kept
 
 
 def _disk_kept(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
@@ -131,7 +139,7 @@ def _disk_kept(account: Account, snapshot: Snapshot, show: ShowInstant) -> str:
     if disk is None:
         taken_over_by = taker_of_disk(account.reservation, snapshot)
         return "" if taken_over_by is None else f"; its disk went on with {taken_over_by}"
-    return "" if disk.until_at <= snapshot.now else f"; its disk is kept until {show(disk.until_at)}"
+    return "" if disk.until_at <= snapshot.now else f"; {_KEPT} until {show(disk.until_at)}"
 
 
 def taker_of_disk(reservation: Reservation, snapshot: Snapshot) -> ReservationId | None:

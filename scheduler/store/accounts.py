@@ -162,8 +162,9 @@ class Accounts:
     def set_disabled(self, name: str, *, is_disabled: bool, at: Instant, by: str) -> User:
         """Disable or enable a user; raises UnknownUser and LastAdmin. Nothing is written when it is so already."""
         with self._database.writing("account") as connection:
-            # The admins first: whoever disables another at the same time waits here, and then sees what we did.
-            admins = connection.execute(_ADMINS).scalars().all() if is_disabled else ()
+            # The admins first: whoever disables another at the same time waits here, and then sees what we did. For
+            # enabling too: the trigger takes them then, and after the user it would wait for whoever waits for us.
+            admins = connection.execute(_ADMINS).scalars().all()
             user = _locked(connection, name)
             if user.is_disabled == is_disabled:
                 return user

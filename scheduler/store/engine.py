@@ -21,6 +21,14 @@ from scheduler.store.failures import BadDatabaseUrl, translated
 Durability: TypeAlias = Literal["full", "off"]
 
 _BUSY_TIMEOUT_S = 5.0
+_POSTGRESQL_REACH = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Seconds, the last in milliseconds: a server that went away without a word must not hold a thread for hours."""
 _ORDER_LOCK = 0x6E696768
 """Number of the PostgreSQL advisory lock under which intents and events get their numbers."""
 
@@ -66,7 +74,9 @@ class Database:
         """Open `sqlite:///path`, `sqlite://` (in memory) or `postgresql+psycopg://…`; nothing is connected yet."""
         parsed = _parsed(url)
         if parsed.get_backend_name() == "postgresql":
-            engine = create_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=15)
+            # What the URL says itself comes first.
+            reach = {key: value for key, value in _POSTGRESQL_REACH.items() if key not in parsed.query}
+            engine = create_engine(parsed, connect_args=reach, pool_pre_ping=True, pool_size=5, max_overflow=15)
             _prepare_postgresql(engine, durability, busy_timeout_s)
             return cls(engine, is_memory=False, on_commit=on_commit, busy_timeout_s=busy_timeout_s)
         is_memory = parsed.database in (None, "", ":memory:")

@@ -5,7 +5,7 @@ For people and for the supervisor to look at. Nothing is decided by them: who ma
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 
 from scheduler.store.engine import Database
 from scheduler.store.statements import upsert
@@ -30,11 +30,19 @@ class Heartbeat:
 def write(
     database: Database, connection: Connection, kind: str, name: str, *, now_machine_s: float, detail: str
 ) -> None:
-    """Write a heartbeat over the last one, and forget those that stopped a day ago."""
+    """Write a heartbeat over the last one, and forget those that stopped a day ago, or come from a clock put back."""
     now_ms = int(now_machine_s * 1000)
     columns = {"kind": kind, "name": name, "machine_ms": now_ms, "detail": detail}
+    # Forgetting comes first: two that hold their own row and then want the other's would wait for each other.
+    connection.execute(
+        delete(HEARTBEAT).where(
+            or_(
+                HEARTBEAT.c.machine_ms < now_ms - _FORGOTTEN_AFTER_MS,
+                HEARTBEAT.c.machine_ms > now_ms + _FORGOTTEN_AFTER_MS,
+            )
+        )
+    )
     connection.execute(upsert(database.dialect, HEARTBEAT), columns)
-    connection.execute(delete(HEARTBEAT).where(HEARTBEAT.c.machine_ms < now_ms - _FORGOTTEN_AFTER_MS))
 
 
 def read(connection: Connection) -> tuple[Heartbeat, ...]:

@@ -1,12 +1,15 @@
 """What is not understood, what is too much, and what fails on our side: each with its own answer, and none in part."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from api.bodies import MOST_BYTES
+from api.bodies import MOST_BYTES, BodyLimits
+from api.problems import Problem
 from scheduler.core.errors import StalePlan, StoreBusy
 from scheduler.core.plan import Decided
 from scheduler.core.reasons import ReasonCode, reason
@@ -37,6 +40,7 @@ def bench() -> Iterator[Bench]:
         (b'{"image":"a\nb"}', "control character"),
         (b"[" * 60_000, "nested too deeply"),
         (b'{"a":' * 30 + b"1" + b"}" * 30, "nested more than 16 deep"),
+        (b"[" + b"1," * 20_000 + b"1]", "more than 10000 values"),
         (b"\xff", "byte 0 is not UTF-8"),
         (b"\xef\xbb\xbf{}", "BOM"),
         (b'{"gpus":1', "line 1, column"),
@@ -125,6 +129,27 @@ def test_too_large_a_body_is_refused_while_it_comes_in(bench: Bench) -> None:
 
 def test_a_body_may_come_in_parts(bench: Bench) -> None:
     assert bench.send("POST", "/reservations", GOOD, parts=7).status == 201
+
+
+def test_a_body_that_does_not_come_in_is_not_waited_for() -> None:
+    sent: list[Message] = []
+
+    async def never() -> Message:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/api/v1/reservations", "headers": []}
+    with pytest.raises(Problem) as raised:
+        asyncio.run(BodyLimits(nobody, longest_s=0.01)(scope, never, send))
+    assert (raised.value.status, raised.value.code) == (408, "body.too_slow")
+    assert raised.value.headers == {"Connection": "close"}
+    assert sent == []
 
 
 def test_query_parameters_that_mean_nothing_are_refused(bench: Bench) -> None:

@@ -49,6 +49,15 @@ def test_free_counts_partitions_and_promises_each_size(bench: Bench) -> None:
     assert told["sizes"][4]["promise"]["start_by_at"] == "2026-03-02T19:15:00Z"
 
 
+def test_a_host_was_seen_when_it_was_looked_at_and_not_when_something_changed(bench: Bench) -> None:
+    bench.pass_time(HOUR_S)
+    changed = bench.get(f"/hosts/{HOST}")["seen_at"]
+    assert changed == "2026-03-02T07:00:00Z"
+    bench.home.store.beat("host", HOST, bench.home.clock.machine_s() - 7)
+    for shown in (bench.get(f"/hosts/{HOST}"), bench.get("/hosts")["hosts"][0]):
+        assert shown["seen_at"] == "2026-03-02T07:59:53Z"
+
+
 def test_nothing_small_is_free_while_the_night_has_the_host(bench: Bench) -> None:
     bench.pass_time(10 * HOUR_S)
     bench.reserve(gpus=16, run_s=4 * HOUR_S)

@@ -1,12 +1,16 @@
 """Reservations over HTTP: the promise, the lists, what each phase says, and who may see and do what."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from api.services import MOST_WAITING
+from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S
-from tests.api.bench import Bench, opened
+from tests.api.bench import HOST, Bench, opened
+from workers.drivers.simulated.faults import Fault, FaultKind
 
 NIGHT: dict[str, Any] = {"gpus": 16, "run_s": 6 * HOUR_S}
 
@@ -108,6 +112,45 @@ def test_what_is_being_planned_is_answered_with_where_to_look(bench: Bench) -> N
     bench.home.plan_task.run()
     assert bench.get(f"/intents/{seq}")["status"] == "accepted"
     assert bench.get(f"/reservations/r-{seq}")["phase"] == "starting"
+
+
+def test_what_is_being_planned_is_known_and_can_be_given_up(bench: Bench) -> None:
+    bench.wake.is_away = True
+    made = bench.send("POST", "/reservations", {"gpus": 1, "run_s": HOUR_S}).json["reservation"]
+    answer = bench.send("GET", f"/reservations/{made}")
+    assert (answer.status, answer.code, answer.json["retryable"]) == (404, "reservation.being_planned", True)
+    for method, path in (("GET", ""), ("POST", "/cancel")):
+        assert bench.send(method, f"/reservations/{made}{path}", user="ben").code == "reservation.unknown"
+    assert bench.send("POST", f"/reservations/{made}/cancel").status == 202
+    bench.wake.is_away = False
+    bench.home.plan_task.run()
+    assert bench.get(f"/reservations/{made}")["phase"] == "cancelled"
+
+
+def test_while_many_wait_for_a_decision_the_next_are_told_at_once_that_it_is_being_planned() -> None:
+    with opened(settings=replace(Settings(), decision_wait_machine_s=60.0)) as bench:
+        bench.wake.is_away = True
+        for _ in range(MOST_WAITING):
+            assert bench.services.waiting.acquire(blocking=False)
+        assert bench.send("POST", "/reservations", {"gpus": 1, "run_s": HOUR_S}).status == 202
+        bench.services.waiting.release()
+        bench.wake.is_away = False
+        assert bench.send("POST", "/reservations", {"gpus": 1, "run_s": HOUR_S}).status == 201
+        assert bench.services.waiting.acquire(blocking=False)
+
+
+def test_a_guest_that_shut_itself_down_is_told_by_when_to_restart_it(bench: Bench) -> None:
+    made = bench.reserve(gpus=2, run_s=3 * HOUR_S)["id"]
+    bench.pass_time(600)
+    bench.home.racks[HOST].inject(Fault(kind=FaultKind.GUEST_SHUTDOWN, subject=made, at=bench.now + 30))
+    bench.pass_time(120)
+    bench.home.wake.host(HOST)
+    bench.home.look()
+    told = bench.get(f"/reservations/{made}")["next"]
+    assert told == "its guest shut itself down; restart it by Mon 2026-03-02 08:22, or it ends then"
+    assert bench.send("POST", f"/reservations/{made}/restart").json["next"].startswith("is starting again")
+    bench.pass_time(300)
+    assert bench.get(f"/reservations/{made}")["phase"] == "running"
 
 
 def test_asked_twice_under_one_key_is_asked_once(bench: Bench) -> None:
@@ -268,7 +311,9 @@ def test_a_running_one_is_extended_and_stopped_and_started_again_with_its_disk(b
     assert started["disk"]["id"] == made["disk"]["id"]
     assert bench.get(f"/reservations/{made['id']}")["disk"] is None
     once_more = bench.send("POST", f"/reservations/{made['id']}/start")
-    assert once_more.json["reasons"][0]["code"] == "reservation.disk_not_kept"
+    assert (once_more.status, once_more.code) == (409, "reservation.wrong_phase")
+    assert f"its disk went on with {started['id']}" in once_more.json["detail"]
+    assert bench.get(f"/reservations/{made['id']}")["next"].endswith(f"; its disk went on with {started['id']}")
 
 
 def test_starting_again_under_one_key_starts_once(bench: Bench) -> None:

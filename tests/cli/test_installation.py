@@ -14,7 +14,7 @@ from scheduler.core.intents import Cancel
 from scheduler.core.requests import ReservationId, Role
 from scheduler.service.clock import ClockKeeper, RealClock, ScaledClock
 from tests.running import ROOT
-from workers.broker import open_redis
+from workers.broker import BadRedisUrl, open_redis, shown
 from workers.wake import NoWake
 
 
@@ -56,6 +56,27 @@ def test_a_socket_in_a_directory_with_strange_names_is_where_it_is_looked_for(tm
     installation = Installation.found(tmp_path / "a b%20c")
     found = open_redis(installation.redis_url).connection_pool.connection_kwargs["path"]
     assert found == str(installation.redis_socket) == str(tmp_path / "a b%20c" / "redis.sock")
+
+
+def test_a_data_directory_that_no_database_url_can_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInstallation, match="cannot hold"):
+        Installation.found(tmp_path / "why?")
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE", "postgresql://db/nightshift")
+    assert Installation.found(tmp_path / "why?").data == tmp_path / "why?"
+
+
+@pytest.mark.parametrize("url", ["redis://[bad", "redis://[::1", "redis://h:abc", "http://h", "redis+socket:", ""])
+def test_what_names_no_redis_is_refused_with_what_to_write(url: str) -> None:
+    with pytest.raises(BadRedisUrl, match="names no Redis"):
+        open_redis(url)
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@h/0", "redis://ada:secret@h", "redis://h/0?db=1&password=secret"])
+def test_a_redis_url_is_shown_without_its_password(url: str) -> None:
+    assert "secret" not in shown(url)
+    assert shown(url).startswith("redis://")
 
 
 def test_a_file_is_no_data_directory(tmp_path: Path) -> None:

@@ -88,8 +88,14 @@ def test_a_second_one_is_told_who_runs_and_where(tmp_path: Path) -> None:
 def test_children_do_not_hold_the_lock(tmp_path: Path) -> None:
     first, second = DirectoryLock(installed(tmp_path)), DirectoryLock(installed(tmp_path))
     first.acquire()
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    program = "print('here', flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    )
     try:
+        # Once it says something it is a program of its own: what is closed at exec is closed.
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"
         first.release()
         second.acquire()
         second.release()

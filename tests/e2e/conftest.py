@@ -4,20 +4,19 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from tests.e2e.night import COLUMNS, ROW
+from tests.e2e.night import COLUMNS, ROW, SCENARIO
 
-_WIDTH = 140
+_WIDTH = 150
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Draw the table of those that were lived through to their end; the others are reported as failures anyway."""
-    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    rows = [
-        value for report in reports if report.when == "call" for name, value in report.user_properties if name == ROW
-    ]
-    if not rows:
-        return
-    table = Table(*COLUMNS, title="A swap to night and back, disturbed")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=_WIDTH).print(table)
+    """Draw the table of scenarios; without any there is none."""
+    table = Table(*COLUMNS, "outcome", title="A swap to night and back, disturbed")
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            left = dict(report.user_properties)
+            if report.when == "call" and SCENARIO in left:
+                blank = [left[SCENARIO], "", f"{report.duration:.0f}", *([""] * (len(COLUMNS) - 3))]
+                table.add_row(*left.get(ROW, blank), outcome)
+    if table.row_count:
+        Console(width=_WIDTH).print(table)

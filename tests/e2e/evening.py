@@ -15,9 +15,11 @@ from cli.installation import open_parts
 from policies.applying import apply_to_plan, check_text
 from scheduler.core.requests import ReservationId, Role
 from scheduler.core.spans import HOUR_S, Instant
-from scheduler.service.clock import ClockKeeper
+from scheduler.profiles.loading import load_profile
+from scheduler.service.clock import ClockKeeper, open_clock
 from scheduler.service.plan import PlanTask
-from tests.e2e.kill_stack import ZONE, Site
+from tests.e2e.kill_stack import HOST, PROFILE, ZONE, Site
+from workers.drivers.simulated.rack import SimulatedRack
 
 EVENING_SPEED = 120.0
 BEGINS_AT = int(datetime(2026, 3, 2, 19, 20, tzinfo=ZoneInfo(ZONE)).timestamp())
@@ -65,7 +67,7 @@ class Evening:
         """Return a copy that goes on at an instant, as if Nightshift had been down since."""
         shutil.copytree(self.data, data)
         (data / "clock.json").unlink()
-        _stand_at(data, at)
+        stand_at(data, at)
         site = Site(data=data, speed=speed)
         for answer in self.answers:
             site.note(answer)
@@ -86,14 +88,18 @@ class _Asked:
         return sum(1 for r in self.reservations if r["phase"] == "running")
 
 
-def make_evening(data: Path) -> Evening:
+def make_evening(data: Path, *, rack_seed: int = 1) -> Evening:
     """Let an evening come about in a new data directory, and end it cleanly."""
     data.mkdir(mode=0o700)
-    _stand_at(data, BEGINS_AT)
+    stand_at(data, BEGINS_AT)
     site = Site(data=data, speed=EVENING_SPEED)
+    # What `up` finds it leaves as it is: the rack, whose seed says how long everything takes, and the policy.
+    clock = open_clock(data)
+    SimulatedRack(site.installation.racks, HOST, load_profile(PROFILE), clock, seed=rack_seed).close()
     _apply_policy(site)
     try:
         site.start()
+        site.enrol(*(owner for owner, _ in TENANTS))
         asked = _Asked(tuple(site.reserve(owner, gpus, TENANTS_RUN_S) for owner, gpus in TENANTS))
 
         def is_ready() -> bool:
@@ -114,14 +120,15 @@ def make_evening(data: Path) -> Evening:
     )
 
 
-def _stand_at(data: Path, at: Instant) -> None:
+def stand_at(data: Path, at: Instant) -> None:
+    """Let time stand at an instant until `up` is started there."""
     keeper = ClockKeeper(data / "clock.json")
     keeper.open(0, at)
     keeper.close()
 
 
 def _apply_policy(site: Site) -> None:
-    """Apply our policy before the first start of `up`, which then leaves it as it is."""
+    """Apply our policy before the first start of `up`."""
     parts = open_parts(site.installation, is_waking=False)
     try:
         parts.store.migrate()

@@ -30,7 +30,7 @@ from scheduler.service.clock import open_clock
 from workers.drivers.simulated.log import LogLine, read_file
 from workers.drivers.simulated.schema import BadRack, rack_path
 
-HOST = HostId("dgx2-a")
+HOST, PROFILE = HostId("dgx2-a"), "dgx-2"
 ZONE = "Europe/Berlin"
 STARTS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 11.0
@@ -219,6 +219,11 @@ class Site:
     def now(self) -> Instant:
         """Product time."""
         return open_clock(self.data).now()
+
+    def enrol(self, *names: str) -> None:
+        """Make students of them, as an admin does."""
+        for name in names:
+            self.client.post("/users", {"name": name, "role": "student"})
 
     def reserve(self, owner: str, gpus: int, run_s: int) -> ReservationId:
         body: Json = {"owner": owner, "gpus": gpus, "run_s": run_s, "queue": "interactive"}

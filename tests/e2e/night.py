@@ -21,11 +21,10 @@ from scheduler.core.errors import NightshiftError
 from scheduler.core.spans import Instant
 from scheduler.profiles.loading import load_profile
 from tests.e2e.evening import COURSE, COURSE_SIZE, SWAPS_AT, Evening
-from tests.e2e.kill_stack import NotSo, Site
+from tests.e2e.kill_stack import PROFILE, NotSo, Site
 
-PROFILE = "dgx-2"
-ROW = "night"
-"""Under this name a test leaves its row for the table at the end of a test run."""
+SCENARIO, ROW = "scenario", "night"
+"""Under these names a test leaves what it lives through, and its row for the table at the end of a test run."""
 COLUMNS = ("scenario", "disturbed at", "seconds", "to night, s", "and back, s", "kept", "told", "API away")
 WITHIN_S = 100.0
 """Machine time for each part of a night; a pause of the only worker is in it."""

@@ -21,9 +21,10 @@ import pytest
 from cli.data_directory import read_children
 from cli.family import API, REDIS, TICKER, WORKER
 from tests.e2e.evening import Evening, make_evening
-from tests.e2e.kill_stack import Site
-from tests.e2e.night import ROW, Night, Scenario, Stage
+from tests.e2e.kill_stack import HOST, Site
+from tests.e2e.night import ROW, SCENARIO, Night, Scenario, Stage
 from workers.broker import open_redis
+from workers.drivers.simulated.schema import rack_path
 
 SPEED = 20.0
 """A swap to night takes some ten seconds of machine time, a start of `up` as long as a minute of product time."""
@@ -99,7 +100,7 @@ def hold_the_database(site: Site) -> None:
         answer = httpx.post(
             f"{site.client.address.url}/api/v1/reservations",
             headers={"Authorization": f"Bearer {site.client.address.token}"},
-            json={"owner": "fay", "gpus": 1, "run_s": 1800, "not_before_at": "2026-03-03T09:00:00Z"},
+            json={"owner": "ada", "gpus": 1, "run_s": 1800, "not_before_at": "2026-03-03T09:00:00Z"},
             timeout=BUSY_S + 10,
         )
         assert answer.status_code in (201, 202, 503), answer.text
@@ -118,12 +119,37 @@ def hold_the_database(site: Site) -> None:
 def pause_the_worker(site: Site) -> None:
     """Stop the one that has the host's lease for a minute, as a machine that swaps or sleeps does, and let it go on."""
     pid = who_has_the_lease(site)
-    os.kill(pid, signal.SIGSTOP)
+    stop_between_transactions(site, pid)
     began_s = time.monotonic()
     try:
         site.wait_for("the pause is over", lambda: time.monotonic() - began_s >= PAUSE_S, within_s=PAUSE_S + 5)
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def stop_between_transactions(site: Site, pid: int) -> None:
+    """Stop a process where it holds no lock of a file: who waits for one of those waits as with a busy database."""
+    files = (site.data / "nightshift.sqlite3", rack_path(site.data, HOST))
+
+    def is_stopped_well() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        if not any(is_locked(file) for file in files):
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    site.wait_for("the worker is stopped, holding no file", is_stopped_well, within_s=10)
+
+
+def is_locked(file: Path) -> bool:
+    """Whether nobody can write to a database for a while; whoever runs lets go of it sooner."""
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=1.0)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        database.execute("ROLLBACK")
+    return False
 
 
 def who_has_the_lease(site: Site) -> int:
@@ -207,6 +233,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Evening:
 def test_a_swap_finishes_by_itself_and_no_promise_is_lost(
     scenario: Scenario, evening: Evening, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property(SCENARIO, scenario.name)
     site = evening.copy(tmp_path / "data", speed=SPEED if IS_ALL else QUICK_SPEED)
     outcome = Night(site, evening, scenario).live()
     record_property(ROW, outcome.as_row())

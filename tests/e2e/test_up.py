@@ -209,7 +209,7 @@ def test_the_parts_show_that_they_work_under_the_names_that_the_supervisor_gave(
 
 
 def test_after_a_kill_of_everything_it_goes_on_where_it_was(tmp_path: Path) -> None:
-    first = Up(tmp_path / "data").wait_until_up()
+    first = Up(tmp_path / "my däta").wait_until_up()
     second: Up | None = None
     try:
         reservation = first.reserve(gpus=4, run_s=3600)
@@ -220,7 +220,7 @@ def test_after_a_kill_of_everything_it_goes_on_where_it_was(tmp_path: Path) -> N
         first.process.kill()
         first.process.wait()
         # Started at once, while the orphans are still ending.
-        second = Up(tmp_path / "data").wait_until_up()
+        second = Up(tmp_path / "my däta").wait_until_up()
         assert {name: birth_of(child["pid"]) for name, child in children.items()} == dict.fromkeys(NAMES)
         found = second.get(f"/reservations/{reservation}")
         assert found["promise"] == told["promise"]
@@ -234,7 +234,7 @@ def test_after_a_kill_of_everything_it_goes_on_where_it_was(tmp_path: Path) -> N
         assert second.end() == 0, second.evidence()
         assert time.monotonic() - begun_s < ENDS_WITHIN_S
         assert [pid for pid in pids if birth_of(pid) is not None] == []
-        left = {path.name for path in (tmp_path / "data").iterdir()}
+        left = {path.name for path in (tmp_path / "my däta").iterdir()}
         assert not left & {"up.json", "children.json", "redis.sock"}
         assert "stopped; everything is kept for the next start" in second.printed
         assert "killed" not in second.printed

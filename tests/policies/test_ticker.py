@@ -174,3 +174,12 @@ def test_until_the_plan_has_the_new_horizon_its_windows_are_not_filed_again(exam
     for second in range(1, 100):
         assert tick(ticker, MONDAY_NOON + second, example, horizon_at) == ()
     assert store.calls == after_first
+
+
+def test_time_that_was_put_back_is_looked_at_anew(example: LoadedPolicy) -> None:
+    store, horizon_at = Intents(), MONDAY_NOON + 40 * DAY_S
+    ticker = Ticker(store.file_intent, Settings(horizon_s=20 * DAY_S))
+    tick(ticker, MONDAY_NOON + 7 * DAY_S, example, horizon_at)
+    filed = {row.key for row in store.rows}
+    tick(ticker, MONDAY_NOON, example, horizon_at)
+    assert {row.key for row in store.rows} - filed, "what falls due a week earlier is not kept waiting for a week"

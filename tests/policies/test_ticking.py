@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from policies.loading import load_policy
-from policies.ticker import apply_intent
+from policies.ticker import Ticker, apply_intent
 from policies.ticking import STALLED_AFTER_S, Ticking
 from scheduler.core.errors import StoreBusy
 from scheduler.core.intents import AddHost
@@ -208,6 +208,23 @@ def test_a_database_that_fails_is_told_once_and_the_next_tick_goes_on(
         "ticker.tick.failed code=store.busy problem='the database was busy; try again'",
         "ticker.tick.recovered failures=10",
     ]
+
+
+def test_filing_that_fails_is_told_once_and_everybody_is_woken_all_the_same(
+    site: Site, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken = Woken()
+    ticking = site.ticking(woken)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a defect that one policy brings out")
+
+    monkeypatch.setattr(Ticker, "tick", fail)
+    for _ in range(3):
+        ticking.tick()
+    assert woken.times["plan"] == 3
+    assert sum(message.startswith("ticker.file.failed") for message in log.messages) == 1
+    assert [beat.kind for beat in site.store.heartbeats()] == ["ticker"]
 
 
 def test_a_stored_policy_that_cannot_be_read_is_told_once_and_the_waking_goes_on(

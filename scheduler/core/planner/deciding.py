@@ -200,7 +200,7 @@ def _longest_lead_s(draft: Draft) -> int:
 
 
 def _has_moved_those_hit(draft: Draft, hours_by_id: Mapping[ReservationId, int], lead_was_s: int) -> bool:
-    """Find other places for bookings that lie across new edges and leave all others where they are; False: nothing done.
+    """Find other places for bookings that lie across new edges, leave the others where they are; False: nothing done.
 
     What a policy does not touch has to hold under it. Placing everything anew, one after the other, finds less: it may
     not find again what is there now.

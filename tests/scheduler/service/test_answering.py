@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from scheduler.core.plan import Decided
 from scheduler.core.replay import VirtualClock
 from scheduler.core.requests import HostId
-from scheduler.service.answering import POLL_S, wait_for_decision
+from scheduler.service.answering import PATIENT_POLL_S, POLL_S, wait_for_decision
 from scheduler.service.submit import Desk
 from scheduler.store.store import Store
 
@@ -49,6 +49,14 @@ def test_a_decision_is_returned_as_soon_as_it_is_there(store: Store) -> None:
     found = wait_for_decision(desk, 7, wait_machine_s=2.0, machine_s=watch.machine_s, sleep=watch.sleep)
     assert found == Decided(seq=7)
     assert watch.slept == [POLL_S, POLL_S]
+
+
+def test_who_waits_longer_looks_less_often(store: Store) -> None:
+    watch = Watch()
+    desk = Desk(store=store, clock=VirtualClock(0), wake=Nobody())
+    assert wait_for_decision(desk, 7, wait_machine_s=2.0, machine_s=watch.machine_s, sleep=watch.sleep) is None
+    assert watch.slept[-2] == PATIENT_POLL_S
+    assert len(watch.slept) < 32
 
 
 def test_who_waits_in_vain_waits_no_longer_than_told(store: Store) -> None:

@@ -85,6 +85,21 @@ def test_product_time_stands_still_without_a_heartbeat(path: Path, machine: Mach
     assert clock.heartbeat_age_s == pytest.approx(3605)
 
 
+def test_a_machine_clock_that_is_put_back_takes_back_nothing_that_anybody_saw(path: Path, machine: Machine) -> None:
+    keeper = keeper_at(path, machine, 60)
+    pass_with_beats(machine, keeper, 2)
+    machine.now_s += BEAT_S * 0.9
+    seen = ScaledClock(path, machine=machine).now()
+    machine.now_s -= 3600
+    keeper.beat()
+    # Another process, which has not seen anything yet.
+    other = ScaledClock(path, machine=machine)
+    assert seen <= other.now() <= seen + 60 * HOLD_S
+    before = other.now()
+    pass_with_beats(machine, keeper, 1)
+    assert other.now() == pytest.approx(before + 60, abs=1)
+
+
 def test_time_goes_on_from_where_everybody_saw_it_stop_when_the_keeper_was_held_up(
     path: Path, machine: Machine
 ) -> None:

@@ -258,6 +258,13 @@ def test_a_machine_whose_clock_is_ahead_is_named() -> None:
     assert by_name(evidence)["clock"].detail == "the machine of host dgx2-b is 90 s ahead of this one"
 
 
+def test_a_heartbeat_of_before_the_clock_was_put_back_does_not_hide_that_the_living_one_stopped() -> None:
+    of_before = Heartbeat(kind="ticker", name="before", machine_s=MACHINE_S + 6 * 3600)
+    checks = by_name(with_remembered(heartbeats=(of_before, *beats(ticker=74))))
+    assert checks["ticker"].detail == "no tick for 74 s"
+    assert not checks["clock"].is_ok
+
+
 class SteppingClock(VirtualClock):
     """A clock whose machine time moves on by a tenth of a second with each look."""
 

@@ -1,9 +1,11 @@
 """What is said of a reservation in each phase: what comes next, and by when."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.phases import Phase
 from scheduler.core.plan import BookedDisk, BookedSpan, Host, Outcome, Plan, Reservation, Rules
 from scheduler.core.reasons import ReasonCode, reason
@@ -18,6 +20,7 @@ from scheduler.service.snapshot import Snapshot
 
 NOW = 100 * HOUR_S
 HOST = HostId("a")
+DISK = DiskId("d")
 LEAD_S = 11 * MINUTE_S
 """Grace, destroying, resetting and the start of a VM of one or two GPUs, on a DGX-2."""
 PLAN = Plan(
@@ -51,7 +54,17 @@ def span(start_h: float, end_h: float, partition: str = "2g0-1") -> BookedSpan:
     )
 
 
-def said(phase: Phase, *spans: BookedSpan, disk_h: float | None = None, **values: object) -> str:
+def said(
+    phase: Phase,
+    *spans: BookedSpan,
+    disk_h: float | None = None,
+    disk_of: ReservationId | None = None,
+    starts: tuple[VmFact, ...] = (),
+    vm: tuple[HostId, VmFact] | None = None,
+    restart_by_at: int | None = None,
+    **values: Any,
+) -> str:
+    """Return what is said; `disk_of`: who has its disk now."""
     request = Request(
         id=ReservationId("r-1"),
         owner="ann",
@@ -68,16 +81,31 @@ def said(phase: Phase, *spans: BookedSpan, disk_h: float | None = None, **values
     reservation = replace(
         Reservation(request=request, promise=Promise(start_by_at=NOW + 2 * HOUR_S, end_by_at=NOW + 9 * HOUR_S)),
         spans=spans,
-        **values,  # type: ignore[arg-type]
+        **values,
     )
     disk = None
     if disk_h is not None:
         disk = BookedDisk(
-            id=DiskId("d"), reservation=request.id, owner="ann", size_gib=10, storage="a", is_scratch=False,
+            id=DISK, reservation=request.id, owner="ann", size_gib=10, storage="a", is_scratch=False,
             from_at=NOW, until_at=NOW + int(disk_h * HOUR_S),
         )  # fmt: skip
-    account = Account(reservation=reservation, phase=phase, delivered_s=0, vm=None, disk=disk)
-    return outlook(account, Snapshot(plan=PLAN, facts={}, now=NOW), lambda at: hour(at))
+    account = Account(
+        reservation=reservation,
+        phase=phase,
+        delivered_s=0,
+        vm=vm,
+        disk=disk,
+        starts=starts,
+        restart_by_at=restart_by_at,
+    )
+    plan = PLAN
+    if disk_of is not None:
+        taken = BookedDisk(
+            id=DISK, reservation=disk_of, owner="ann", size_gib=10, storage="a", is_scratch=False,
+            from_at=NOW, until_at=NOW + HOUR_S,
+        )  # fmt: skip
+        plan = replace(PLAN, disks={DISK: taken})
+    return outlook(account, Snapshot(plan=plan, facts={}, now=NOW), hour)
 
 
 RESUMES = hour(NOW + 5 * HOUR_S + LEAD_S)
@@ -133,3 +161,50 @@ def test_a_disk_whose_time_is_over_is_not_promised() -> None:
 def test_a_first_start_is_told_by_its_promise_where_that_is_earlier() -> None:
     promised = Promise(start_by_at=NOW + MINUTE_S, end_by_at=NOW + HOUR_S)
     assert said(Phase.STARTING, span(0, 3), promise=promised) == f"is starting; runs by {hour(NOW + MINUTE_S)}"
+
+
+def start(asked_h: float, *, generation: int, end: VmEnd | None = None, off_h: float | None = None) -> VmFact:
+    return VmFact(
+        reservation=ReservationId("r-1"),
+        generation=generation,
+        partition=PartitionId("2g0-1"),
+        asked_at=NOW + int(asked_h * HOUR_S),
+        end=end,
+        off_at=None if off_h is None else NOW + int(off_h * HOUR_S),
+    )
+
+
+BROKEN = Promise(start_by_at=NOW - MINUTE_S, end_by_at=NOW + HOUR_S)
+
+
+def test_what_is_late_is_not_told_to_come_in_the_past() -> None:
+    late_by = hour(NOW - HOUR_S + LEAD_S)
+    kept: dict[str, Any] = {"promise": BROKEN}
+    assert said(Phase.STARTING, span(-1, 3), **kept) == "is starting, but late: it was to run by -0.02 h"
+    assert said(Phase.RESUMING, span(-9, -5), span(-1, 2)) == f"is resuming, but late: it was to run by {late_by}"
+    assert said(Phase.PROMISED, span(1, 3), **kept) == "is late: it was to start by -0.02 h"
+    # A fault raised the promise: that is what was told.
+    assert said(Phase.STARTING, span(-1, 3)) == "is starting; runs by +2.00 h"
+
+
+def test_a_start_after_a_crash_is_told_by_its_own_bound() -> None:
+    crashed = start(-1, generation=1, end=VmEnd.CRASHED, off_h=-0.5)
+    again = start(-0.01, generation=2)
+    bound_s = PLAN.hosts[HOST].profile.bounds.start_s(2)
+    told = said(Phase.RESUMING, span(-1, 3), starts=(crashed, again), vm=(HOST, again))
+    assert told == f"is starting again; runs by {hour(again.asked_at + bound_s)}"
+    assert said(Phase.RESUMING, span(-1, 3), starts=(crashed,)) == "is starting again"
+
+
+def test_who_shut_down_is_told_by_when_to_restart() -> None:
+    told = said(Phase.RESUMING, span(-1, 3), restart_by_at=NOW + HOUR_S)
+    assert told == "its guest shut itself down; restart it by +1.00 h, or it ends then"
+
+
+def test_a_disk_that_went_on_is_not_said_to_be_kept() -> None:
+    over: dict[str, Any] = {"outcome": Outcome.FAILED, "ended_at": NOW, "disk": DISK, "disk_of": ReservationId("r-2")}
+    crashed = (reason(ReasonCode.CRASHED_TOO_OFTEN, times=3),)
+    told = said(Phase.FAILED, reasons=crashed, **over)
+    assert told == "failed: the guest crashed 3 times; it is not started again, its disk went on with r-2"
+    gone = said(Phase.FAILED, outcome=Outcome.FAILED, reasons=crashed)
+    assert gone == "failed: the guest crashed 3 times; it is not started again"

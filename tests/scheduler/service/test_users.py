@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 
-from scheduler.core.errors import StoreBusy
+from scheduler.core.errors import NightshiftError, StoreBusy
 from scheduler.core.replay import VirtualClock
 from scheduler.core.requests import Role
 from scheduler.core.spans import Instant
@@ -203,6 +203,32 @@ def test_two_admins_who_disable_each_other_at_once_leave_one(open_store: OpenSto
         assert len(refused) == 1
         for name in names:
             sides[0].enable(name, by="them")
+
+
+def test_who_enables_and_who_disables_one_user_at_once_do_not_wait_for_each_other(
+    open_store: OpenStore, database: TestDatabase
+) -> None:
+    shared = open_store()
+    sides = [Users(open_store() if database.is_shared else shared, HandClock()) for _ in range(4)]
+    sides[0].add("root", Role.ADMIN, by="set-up")
+    sides[0].add("ada", Role.STUDENT, by="root")
+    together = threading.Barrier(len(sides))
+    failed: list[NightshiftError] = []
+
+    def change(number: int) -> None:
+        for turn in range(15):
+            together.wait(30)
+            try:
+                (sides[number].disable if (number + turn) % 2 else sides[number].enable)("ada", by="root")
+            except NightshiftError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(len(sides))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
 
 
 def test_of_many_who_add_one_name_at_once_one_does(open_store: OpenStore, database: TestDatabase) -> None:

@@ -1,5 +1,8 @@
 """Heartbeats: the last of each part is kept, written seldom, and forgotten when a part is gone for a day."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 from scheduler.store.heartbeats import BEAT_EVERY_S, Heartbeat
 from scheduler.store.store import Store
 from tests.databases import OpenStore, TestDatabase
@@ -40,6 +43,29 @@ def test_two_processes_of_one_name_write_over_each_other(open_store: OpenStore, 
     first.beat("plan", "p", 10)
     second.beat("plan", "p", 16)
     assert first.heartbeats() == (Heartbeat(kind="plan", name="p", machine_s=16),)
+
+
+def test_what_was_written_before_a_machine_clock_was_put_back_by_days_is_forgotten(store: Store) -> None:
+    store.beat("ticker", "of next year", 100 + 365 * 86_400)
+    store.beat("worker", "ahead by hours", 100 + 5 * 3600)
+    store.beat("worker", "w1", 100)
+    assert [beat.name for beat in store.heartbeats()] == ["ahead by hours", "w1"]
+
+
+def test_parts_that_begin_again_together_after_days_do_not_wait_for_each_other(
+    open_store: OpenStore, database: TestDatabase
+) -> None:
+    shared = open_store()
+    stores = [open_store() if database.is_shared else shared for _ in range(6)]
+    for day in range(1, 16):
+        together = Barrier(len(stores))
+
+        def beat(number: int, now_s: float = day * 2 * 86_400.0, together: Barrier = together) -> bool:
+            together.wait(10)
+            return stores[number].beat("host", f"host-{number}", now_s)
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert all(pool.map(beat, range(len(stores))))
 
 
 def test_parts_that_stopped_a_day_ago_are_forgotten(store: Store) -> None:
