@@ -4,6 +4,7 @@ A reason has a code that never changes its meaning, and facts. The sentence is m
 the command line, the API and the events say the same. Holds no decisions.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,7 @@ class ReasonCode(StrEnum):
     WAITS_FOR_HAND_OVER = "wait.hand_over"
     WAITS_FOR_GPUS = "wait.gpus"
     WAITS_FOR_DISK = "wait.disk"
+    WAITS_FOR_OWNER = "wait.owner"
     # Faults.
     HOST_UNREACHABLE = "fault.host_unreachable"
     HOST_DRAINED = "host.drained"
@@ -114,9 +116,10 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.WAITS_FOR_WINDOW: "waits for window {window} to open at {start_at}",
     ReasonCode.WAITS_FOR_WINDOW_END: "waits for window {window} to end at {end_at}",
     ReasonCode.HELD_BY: "{holder} has {partition} of {host} until {until_at}",
-    ReasonCode.WAITS_FOR_HAND_OVER: "GPUs {gpus} on {host} are being handed over: {holder} is still stopping",
-    ReasonCode.WAITS_FOR_GPUS: "GPUs {gpus} on {host} are not ready: {problem}",
+    ReasonCode.WAITS_FOR_HAND_OVER: "waits for GPUs {gpus} on {host}: {holder} is still stopping there",
+    ReasonCode.WAITS_FOR_GPUS: "waits for GPUs {gpus} on {host}: {problem}",
     ReasonCode.WAITS_FOR_DISK: "the disk pool of {storage} has room for {disk_gib} GiB only from {until_at}",
+    ReasonCode.WAITS_FOR_OWNER: "the guest shut itself down; its owner may restart it until {until_at}, then it ends",
     ReasonCode.HOST_UNREACHABLE: "host {host} does not answer since {since_at}: {problem}",
     ReasonCode.HOST_DRAINED: "host {host} is drained; nothing new starts there",
     ReasonCode.GPU_QUARANTINED: "GPU {gpu} of {host} is quarantined since {since_at}: {problem}",
@@ -137,6 +140,10 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.STOPPED_BY_OWNER: "stopped by {by}",
     ReasonCode.CANCELLED: "cancelled by {by}",
 }
+
+
+_ONE_COUNTED = re.compile(r"\b1 GPUs\b")
+_ONE_LISTED = re.compile(r"\bGPUs (\d+)(?= on\b)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +168,12 @@ def sentence(why: Reason, show_instant: Callable[[Instant], str] = utc_text) -> 
     shown: dict[str, Fact] = {}
     for name, value in why.facts:
         shown[name] = show_instant(value) if name.endswith("_at") and isinstance(value, int) else value
-    return _SENTENCES[why.code].format_map(_Unsaid(shown))
+    return _in_number(_SENTENCES[why.code].format_map(_Unsaid(shown)))
+
+
+def _in_number(text: str) -> str:
+    """Say "1 GPU" and "GPU 3 on": a sentence is written for many."""
+    return _ONE_LISTED.sub(r"GPU \1", _ONE_COUNTED.sub("1 GPU", text))
 
 
 class _Unsaid(dict[str, Fact]):

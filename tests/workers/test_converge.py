@@ -184,7 +184,7 @@ def test_a_guest_that_shut_itself_down_is_started_again_only_when_its_owner_asks
     world.rack.inject(Fault(kind=FaultKind.GUEST_SHUTDOWN, at=BEGAN_AT + HOUR_S))
     world.run(HOUR_S + 300)
     assert [vm.end for vm in world.vms(booked)] == [VmEnd.SELF_SHUTDOWN]
-    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.SHUT_ITSELF_DOWN]
+    assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.WAITS_FOR_OWNER]
     world.change(booked, restart_after=1)
     world.run(2 * HOUR_S)
     assert [vm.end for vm in world.vms(booked)] == [VmEnd.SELF_SHUTDOWN, None]

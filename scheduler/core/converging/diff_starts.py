@@ -65,8 +65,8 @@ def _may_start_again(work: Diffing, wanted: DesiredVm, last: VmFact) -> bool:
         case VmEnd.SELF_SHUTDOWN:
             if wanted.reservation.restart_after >= last.generation:
                 return True
-            grace_s = work.settings.self_shutdown_ends_after_s
-            work.waits(wanted, ReasonCode.SHUT_ITSELF_DOWN, grace_s=grace_s)
+            until_at = (last.off_at or work.now) + work.settings.self_shutdown_ends_after_s
+            work.waits(wanted, ReasonCode.WAITS_FOR_OWNER, until_at=until_at)
             return False
         case VmEnd.CRASHED:
             crashes = _count(work, wanted, VmEnd.CRASHED)

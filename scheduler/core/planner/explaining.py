@@ -162,7 +162,8 @@ def _hand_over(
     if last is not None and last.end is VmEnd.UNKNOWN:
         found.append(reason(ReasonCode.UNKNOWN_STATE, host=span.host, subject=str(last.uuid), problem=last.problem))
     if last is not None and last.end is VmEnd.SELF_SHUTDOWN and reservation.restart_after < last.generation:
-        found.append(reason(ReasonCode.SHUT_ITSELF_DOWN, grace_s=settings.self_shutdown_ends_after_s))
+        until_at = (last.off_at or now) + settings.self_shutdown_ends_after_s
+        found.append(reason(ReasonCode.WAITS_FOR_OWNER, until_at=until_at))
     return found or [_being_handed_over(plan, reservation, span, vms, gpus, now)]
 
 

@@ -26,3 +26,12 @@ def test_facts_are_kept_in_order_of_name_and_a_missing_one_is_absent() -> None:
     assert why.facts == (("limit", 3), ("owner", "ada"))
     assert why.fact("owner") == "ada"
     assert why.fact("host") is None
+
+
+def test_a_sentence_about_one_gpu_speaks_of_one() -> None:
+    one = reason(ReasonCode.NEVER_FITS, gpus=1, run_s=3600, queue="hpc", horizon_at=60, remedy="ask for less")
+    assert sentence(one).startswith("1 GPU for 3600 s")
+    waits = reason(ReasonCode.WAITS_FOR_GPUS, host="dgx2-a", gpus="2", problem="they are reset")
+    assert sentence(waits) == "waits for GPU 2 on dgx2-a: they are reset"
+    both = reason(ReasonCode.WAITS_FOR_GPUS, host="dgx2-a", gpus="2, 3", problem="they are reset")
+    assert sentence(both) == "waits for GPUs 2, 3 on dgx2-a: they are reset"
