@@ -136,6 +136,7 @@ def _host(view: HostView, user: User, seen_at: Instant | None) -> HostOut:
         gpus=len(view.host.profile.gpus),
         gpus_running=len(view.gpus_running),
         gpus_free=len(view.gpus_free),
+        layout=view.layout,
         window=window_out,
         seen_at=seen_at,
         unreachable_since_at=facts.unreachable_since_at,

@@ -291,6 +291,8 @@ class HostOut(Answer):
     gpus: int
     gpus_running: int
     gpus_free: int
+    layout: str | None
+    """The layout that holds now: the window's, or the policy's outside of windows; null before a policy is applied."""
     window: HostWindowOut | None
     seen_at: InstantOut | None
     unreachable_since_at: InstantOut | None

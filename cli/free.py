@@ -31,13 +31,30 @@ def free(
     print(f"For {hours_text(run_s)}, asked for at {times.show(times.now)}:\n")
     sizes = list(answer["sizes"])
     tables().print(_table(sizes, times))
+    shared = _shared_cause(sizes)
+    if shared:
+        print(f"\nNo size can be promised: {times.in_text(shared)}")
     for size in sizes:
         said = [times.in_text(str(reason.get("sentence", ""))) for reason in reasons_of(size)]
-        if not size.get("promise") and said:
-            print(f"\n{size['gpus']} GPUs: {'; '.join(said)}")
+        if not shared and not size.get("promise") and said:
+            print(f"\n{size['gpus']} GPU{'' if size['gpus'] == 1 else 's'}: {'; '.join(said)}")
     best = next((size for size in sizes if size.get("promise")), None)
     if best is not None:
         print(f"\nNext: nightshift reserve --gpus {best['gpus']} --for {run_for}")
+
+
+def _shared_cause(sizes: list[Json]) -> str:
+    """Return what keeps every size from being promised; empty where one is, or where they differ in it.
+
+    A reason that names a number of GPUs tells of one size that it fits nowhere, and not what is in its way.
+    """
+    if len(sizes) < 2 or any(size.get("promise") for size in sizes):
+        return ""
+    causes = {
+        "; ".join(str(why.get("sentence", "")) for why in reasons_of(size) if "gpus" not in (why.get("facts") or {}))
+        for size in sizes
+    }
+    return causes.pop() if len(causes) == 1 else ""
 
 
 def _table(sizes: list[Json], times: Times) -> Table:
@@ -55,7 +72,7 @@ def _table(sizes: list[Json], times: Times) -> Table:
         shown.add_row(
             str(size["gpus"]),
             Text(str(size.get("queue") or "")),
-            Text(str(free_now) if free_now else "-", style="green" if free_now else "dim"),
+            Text(str(free_now), style="green" if free_now else "dim"),
             Text(by, style="green" if free_now and promise else ""),
             Text("" if likely_at is None else times.show(likely_at)),
         )

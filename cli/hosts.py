@@ -39,7 +39,7 @@ def ls(connection: Connection, as_json: AsJson = False) -> None:
             Text(str(host["profile"])),
             f"{host['gpus_running']} of {host['gpus']}",
             str(host["gpus_free"]),
-            Text(_window_text(host, times)),
+            Text(_layout_text(host, times)),
             "never" if seen_at is None else times.distance(seen_at),
             Text(_state_text(host, times), style="red" if _is_troubled(host) else ""),
         )
@@ -102,9 +102,9 @@ def _tell(answer: Json, said: str, *, as_json: bool) -> None:
 def _show(host: Json, times: Times) -> None:
     out = tables()
     out.print(Text.assemble((str(host["id"]), "bold"), f"  {host['profile']}, storage {host['storage']}"))
-    print(
-        f"{host['gpus_running']} of {host['gpus']} GPUs run, {host['gpus_free']} are free. {_window_text(host, times)}"
-    )
+    layout = _layout_text(host, times)
+    said = f"{host['gpus_running']} of {host['gpus']} GPUs run, {host['gpus_free']} are free."
+    print(f"{said} Layout {layout}." if layout else said)
     print(f"{_state_text(host, times)}")
     vms = list(host.get("vms") or [])
     if vms:
@@ -131,10 +131,11 @@ def _show(host: Json, times: Times) -> None:
         out.print(Text(f"not ours, left alone: {foreign['name']} ({foreign['uuid']}) on {place}"))
 
 
-def _window_text(host: Json, times: Times) -> str:
+def _layout_text(host: Json, times: Times) -> str:
+    """Write the layout that holds, and in a window until when it does."""
     window = host.get("window")
     if not isinstance(window, dict):
-        return ""
+        return str(host.get("layout") or "")
     until_at = instant_in(window, "until_at")
     return str(window["layout"]) + ("" if until_at is None else f" until {times.show(until_at)}")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from cli.client import Json, reasons_of
 from cli.times import Times, hours_text, instant, instant_in
 from policies.units import duration_text
-from scheduler.core.spans import MINUTE_S
+from scheduler.core.spans import MINUTE_S, Instant
 
 PHASE_STYLES = {
     "waiting": "magenta",
@@ -43,14 +43,40 @@ def promise_lines(reservation: Json, times: Times) -> list[str]:
 
 
 def promise_text(answer: Json, times: Times) -> str:
-    """Say the promise of a reservation or a quote in one sentence."""
+    """Say the promise of a reservation or a quote in one sentence; of one that runs, since when it does."""
     promise = answer.get("promise")
     if not isinstance(promise, dict):
         return "Nothing is promised yet."
     start_by_at, end_by_at = instant(promise["start_by_at"]), instant(promise["end_by_at"])
+    running_at = _running_at(answer)
+    if running_at is not None:
+        return f"Running since {times.show_near(running_at)}, all hours by {times.show(end_by_at)}."
     likely_at = instant_in(answer, "likely_start_at")
     likely = "" if likely_at is None else f"; likely {times.show(likely_at)}"
     return f"Running by {times.show_near(start_by_at)}, all hours by {times.show(end_by_at)}{likely}."
+
+
+def _running_at(answer: Json) -> Instant | None:
+    """Return since when the guest of one that runs is up."""
+    vm = answer.get("vm")
+    return instant_in(vm, "running_at") if answer.get("phase") == "running" and isinstance(vm, dict) else None
+
+
+def _promise_fact(reservation: Json, times: Times) -> str:
+    """Say the promise as a line of `show`; that its first part is kept where that is known."""
+    promise = reservation.get("promise")
+    if not isinstance(promise, dict):
+        return ""
+    said = promise_text(reservation, times).removesuffix(".")
+    running_at, start_by_at = _running_at(reservation), instant(promise["start_by_at"])
+    if running_at is None:
+        return said
+    said = f"{said[0].lower()}{said[1:]}"
+    if running_at <= start_by_at:
+        return f"kept: {said}"
+    # Of a later start it is not known here when the first one was.
+    is_first = int(reservation["vm"]["generation"]) == 1
+    return f"late, it was to run by {times.show(start_by_at)}: {said}" if is_first else said
 
 
 def breaks_text(spans: Sequence[Json], times: Times) -> str:
@@ -112,6 +138,8 @@ def when_text(reservation: Json, times: Times) -> str:
         case _:
             ended_at = instant_in(reservation, "ended_at")
             how = str(reservation.get("outcome") or reservation["phase"])
+            if (reservation["phase"], how) == ("stopping", "stopped") and ended_at is not None:
+                return f"since {times.show(ended_at)}"
             return how if ended_at is None else f"{how} {times.show(ended_at)}"
 
 
@@ -191,7 +219,7 @@ def _facts(reservation: Json, times: Times) -> list[tuple[str, Text]]:
         ("owner", str(reservation["owner"])),
         ("size", f"{_size(reservation)}, queue {reservation['queue']}"),
         ("asked for", ", ".join(asked)),
-        ("promise", promise_text(reservation, times).removesuffix(".") if reservation.get("promise") else ""),
+        ("promise", _promise_fact(reservation, times)),
         ("had", f"{hours_text(delivered_s)} of {hours_text(run_s)}" if delivered_s else ""),
         ("at night", str(reservation.get("at_boundary") or "")),
         ("image", str(reservation.get("image") or "")),

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from cli.client import Json, as_text, reasons_of
 from cli.connecting import AsJson, Connection, complete_reservation, tables, with_server
@@ -11,6 +12,8 @@ from cli.reservation_report import FINAL_PHASES, panel, promise_text, table, whe
 from cli.reserve import reservation_path, tell_new
 from cli.times import hours_text, read_duration_s
 from cli.waiting import decided
+
+NOTHING_RESERVED = "Nothing is reserved. Try `nightshift free`, then `nightshift reserve --gpus 1 --for 2h`."
 
 Id = Annotated[
     str,
@@ -32,18 +35,26 @@ def ls(
 ) -> None:
     """List your reservations.
 
-    What runs, what waits, and until when; those that ended within a day too. Admins see everybody's.
+    What runs, what waits, and until when; those that ended within a day too. What was refused is shown with --all.
+    Admins see everybody's.
     """
     answer = connection.client.get("/reservations", all=is_all or None, owner=owner, phase=phase, limit=limit)
     if as_json:
         print(as_text(answer))
         return
     found = list(answer["reservations"])
-    if not found:
-        print("Nothing is reserved. Try `nightshift free`, then `nightshift reserve --gpus 1 --for 2h`.")
-        return
-    is_owner_shown = connection.is_admin or len({one["owner"] for one in found}) > 1
-    tables().print(table(found, connection.times(answer), is_owner_shown=is_owner_shown))
+    # Asks that came to nothing bury what is open; who names a phase wants to see it.
+    is_refused_shown = is_all or phase is not None
+    shown = [one for one in found if is_refused_shown or one["phase"] != "refused"]
+    if shown:
+        is_owner_shown = connection.is_admin or len({one["owner"] for one in shown}) > 1
+        tables().print(table(shown, connection.times(answer), is_owner_shown=is_owner_shown))
+    else:
+        print(NOTHING_RESERVED)
+    hidden = len(found) - len(shown)
+    if hidden:
+        count = "1 refused one is" if hidden == 1 else f"{hidden} refused ones are"
+        tables().print(Text(f"{count} hidden; see {'it' if hidden == 1 else 'them'} with --all", style="dim"))
 
 
 def show(connection: Connection, name: Id, as_json: AsJson = False) -> None:
@@ -161,7 +172,8 @@ def _outcome_text(connection: Connection, action: str, reservation: Json) -> str
         return f"{name} now has {hours_text(int(reservation['run_s']))}. {promise_text(reservation, times)}"
     said = f"{name} is {phase}"
     when = when_text(reservation, times)
-    said += "." if when == phase or phase in FINAL_PHASES else f", {when}."
+    glue = " " if when.startswith("since ") else ", "
+    said += "." if when == phase or phase in FINAL_PHASES else f"{glue}{when}."
     disk = reservation.get("disk")
     if action in ("stop", "cancel") and isinstance(disk, dict):
         said += f" Its disk of {disk['size_gib']} GiB is kept; `nightshift start {name}` goes on with it."

@@ -43,6 +43,11 @@ _DAY = re.compile(
     r"|\d{1,2}\.\d{1,2}\.\d{4}|in \d{1,3} (?:days?|weeks?)",
     re.ASCII,
 )
+_PAST_DAY = re.compile(
+    rf"last (?:night|week|month|year|{'|'.join(_WEEKDAYS)}|mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)"
+    r"|(?:\d{1,3}|an?|one|two|three) (?:minute|hour|day|week|month|year)s? ago",
+    re.ASCII,
+)
 _UTC_IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\dZ")
 _LOCAL_IN_TEXT = re.compile(r"\b[A-Z][a-z]{2} (\d{4}-\d\d-\d\d \d\d:\d\d)(?::\d\d)?\b")
 """How the server writes an instant in a sentence: the wall clock of its zone."""
@@ -130,6 +135,10 @@ class Times:
         if re.match(r"\d{4}-\d\d-\d\d", written):
             return self._iso(written.upper(), text, option, needs_clock=needs_clock)
         clock, day_text = _clock(written)
+        if needs_clock and _PAST_DAY.fullmatch(day_text):
+            raise self._past(text, option)
+        if clock is None and needs_clock and day_text:
+            self._refuse_bare_day(day_text, text, option)
         if clock is None and (needs_clock or written != day_text):
             raise bad
         if clock is None:
@@ -140,6 +149,20 @@ class Times:
             raise bad
         return self._instant(datetime.combine(day, clock_time(*clock)), text, option)
 
+    def _past(self, text: str, option: str) -> BadTime:
+        return BadTime(f"{option} {text!r} is past: it is {self.show(self.now)} there; {FORMS}")
+
+    def _refuse_bare_day(self, day_text: str, text: str, option: str) -> None:
+        """Raise BadTime where a text is a day without an hour: one that is past, or one that lacks its hour."""
+        here = local_of(self.now, self.zone)
+        day = self._day(day_text, here, (23, 59, 59))
+        if day is None:
+            return
+        if day < here.date():
+            raise self._past(text, option)
+        hour = "09:00" if day > here.date() else "23:00"
+        raise BadTime(f'{option} {text!r} names a day and no time; write it like "{day_text} {hour}"')
+
     def _iso(self, written: str, text: str, option: str, *, needs_clock: bool) -> Instant:
         has_clock = len(written) > len("2026-11-24")
         try:
@@ -147,6 +170,8 @@ class Times:
         except ValueError:
             raise BadTime(f"{option} {text!r} is not a time; {FORMS}") from None
         if needs_clock and not has_clock:
+            if value.date() < local_of(self.now, self.zone).date():
+                raise self._past(text, option)
             raise BadTime(f"{option} {text!r} names a day and no time; write it like {text.strip()}T09:00")
         if value.tzinfo is None:
             return self._instant(value, text, option)

@@ -32,6 +32,8 @@ class HostView:
     host: Host
     facts: HostFacts
     window: Window | None
+    layout: str | None
+    """The layout that holds now, by name: its window's, or the policy's outside of windows; None without a policy."""
     vms: tuple[VmOnHost, ...]
     gpus_running: frozenset[int]
     """Held by VMs of ours."""
@@ -75,10 +77,12 @@ def host_view(host_id: HostId, snapshot: Snapshot) -> HostView | None:
         for span in reservation.spans
         if span.host == host_id and span.start_at <= snapshot.now < span.end_at
     ]
+    layout = snapshot.layout_on(host_id)
     return HostView(
         host=host,
         facts=facts,
         window=snapshot.window_on(host_id),
+        layout=None if layout is None else layout.name,
         vms=tuple(sorted(vms, key=lambda on_host: on_host.gpus)),
         gpus_running=frozenset(gpu for on_host in vms for gpu in on_host.gpus),
         gpus_booked=frozenset(gpu for span in booked for gpu in snapshot.gpus_of(span)),

@@ -65,6 +65,12 @@ def test_nothing_small_is_free_while_the_night_has_the_host(bench: Bench) -> Non
     assert [size["free_now"] for size in bench.get("/free")["sizes"]] == [0, 0, 0, 0, 0]
     window = bench.get(f"/hosts/{HOST}")["window"]
     assert window == {"name": "night", "layout": "night", "until_at": "2026-03-03T07:00:00Z"}
+    assert bench.get(f"/hosts/{HOST}")["layout"] == "night"
+
+
+def test_outside_of_windows_a_host_has_the_layout_of_the_policy(bench: Bench) -> None:
+    for shown in (bench.get(f"/hosts/{HOST}"), bench.get("/hosts")["hosts"][0]):
+        assert (shown["layout"], shown["window"]) == ("day", None)
 
 
 def test_before_a_policy_is_applied_nothing_is_free_and_everything_answers() -> None:
@@ -73,6 +79,7 @@ def test_before_a_policy_is_applied_nothing_is_free_and_everything_answers() -> 
         assert {size["free_now"] for size in told["sizes"]} == {0}
         assert told["sizes"][0]["reasons"][0]["code"] == "policy.invalid"
         assert bench.get("/calendar")["windows"] == []
+        assert bench.get(f"/hosts/{HOST}")["layout"] is None
         assert bench.get("/me")["zone"] == "UTC"
         assert bench.get("/policies") == {"current": None, "policies": []}
 

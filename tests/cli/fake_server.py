@@ -52,7 +52,8 @@ def problem(status: int, code: str, detail: str, **more: Any) -> httpx.Response:
 
 HOST: Json = {
     "id": "dgx2-a", "profile": "dgx-2", "storage": "dgx2-a", "is_drained": False, "gpus": 16, "gpus_running": 2,
-    "gpus_free": 13, "window": {"name": None, "layout": "day", "until_at": "2026-11-23T19:00:00Z"}, "seen_at": NOW,
+    "gpus_free": 13, "layout": "day", "seen_at": NOW,
+    "window": {"name": None, "layout": "day", "until_at": "2026-11-23T19:00:00Z"},
     "unreachable_since_at": None, "problem": None,
     "gpu_problems": [{"gpu": 7, "state": "quarantined", "since_at": NOW, "problem": "it did not come back"}],
     "vms": [{"reservation": "r-17", "owner": "ada", "partition": "2g0-1", "gpus": [0, 1], "phase": "running",

@@ -12,7 +12,7 @@ import pytest
 from cli.main import app
 from cli.output import EXIT_NO, EXIT_USAGE
 from tests.cli.command_line import CommandLine, environment
-from tests.cli.fake_server import CALENDAR, NOW, TOKEN, URL, FakeServer, reservation
+from tests.cli.fake_server import CALENDAR, HOST, NOW, TOKEN, URL, FakeServer, reservation
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1k3b8y5w7nJm0q9d8r7s6t5u4v3w2x1y0zABCDEFGH ada@laptop"
 
@@ -195,10 +195,95 @@ def test_free_says_now_or_by_when_and_why_not(nightshift: CommandLine, server: F
     ran = nightshift("free", "--for", "3h")
     lines = [" ".join(line.split()) for line in ran.out.splitlines()]
     assert "1 interactive 5 Mon 09:12 (in 4 min) Mon 09:08" in lines
-    assert "16 hpc - -" in lines
+    assert "16 hpc 0 -" in lines
+    assert "8 interactive 0 Mon 09:12 (in 4 min)" in lines
     assert "16 GPUs: 16 GPUs for 1d in queue 'hpc' fit nowhere; ask for less" in lines
     assert lines[-1] == "Next: nightshift reserve --gpus 1 --for 3h"
     assert dict(server.asked[0].url.params) == {"run_s": "10800"}
+
+
+def no_promise(gpus: int, *causes: str) -> dict[str, object]:
+    never = {"code": "request.never_fits", "sentence": f"{gpus} GPUs fit nowhere", "facts": {"gpus": gpus}}
+    reasons = [never, *({"code": "host.drained", "sentence": cause, "facts": {"host": "a"}} for cause in causes)]
+    return {"gpus": gpus, "queue": "q", "free_now": 0, "promise": None, "likely_start_at": None, "reasons": reasons}
+
+
+@pytest.mark.parametrize(
+    ("causes", "said"),
+    [
+        (("host a is drained", "host a is drained"), ["No size can be promised: host a is drained"]),
+        (("a is drained", "b is full"), ["2 GPUs: 2 GPUs fit nowhere; a is drained",
+                                         "4 GPUs: 4 GPUs fit nowhere; b is full"]),
+    ],
+)  # fmt: skip
+def test_free_says_once_what_is_in_the_way_of_every_size(
+    nightshift: CommandLine, server: FakeServer, causes: tuple[str, str], said: list[str]
+) -> None:
+    sizes = [no_promise(gpus, cause) for gpus, cause in zip((2, 4), causes, strict=True)]
+    server.answers["GET /free"] = lambda request: httpx.Response(
+        200, json={"now": NOW, "plan_version": 3, "sizes": sizes}
+    )
+    lines = nightshift("free").out.splitlines()
+    assert [line for line in lines[5:] if line] == said
+
+
+def listed(*phases: str) -> httpx.Response:
+    found = [reservation(f"r-{number}", phase=phase) for number, phase in enumerate(phases, start=1)]
+    return httpx.Response(200, json={"reservations": found, "plan_version": 3, "now": NOW})
+
+
+@pytest.mark.parametrize(
+    ("phases", "options", "ids", "last"),
+    [
+        (("refused", "running", "refused"), (), ["r-2"], "2 refused ones are hidden; see them with --all"),
+        (("refused", "running"), (), ["r-2"], "1 refused one is hidden; see it with --all"),
+        (("refused", "running"), ("--all",), ["r-1", "r-2"], None),
+        (("refused",), ("--phase", "refused"), ["r-1"], None),
+        (("refused",), (), [], "1 refused one is hidden; see it with --all"),
+    ],
+)
+def test_refused_ones_do_not_bury_what_is_open(
+    nightshift: CommandLine,
+    server: FakeServer,
+    phases: tuple[str, ...],
+    options: tuple[str, ...],
+    ids: list[str],
+    last: str | None,
+) -> None:
+    server.answers["GET /reservations"] = lambda request: listed(*phases)
+    lines = nightshift("ls", *options).out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("r-")] == ids
+    assert (lines[-1] if "hidden" in lines[-1] else None) == last
+    assert ("Nothing is reserved" in lines[0]) == (not ids)
+    in_json = json.loads(nightshift("ls", "--json").out)["reservations"]
+    assert [one["phase"] for one in in_json] == list(phases)
+
+
+def test_one_that_is_stopping_says_so_once(nightshift: CommandLine, server: FakeServer) -> None:
+    assert nightshift("stop", "r-17").out.startswith("r-17 is stopping since Mon 09:08. Its disk")
+    stopping = reservation(phase="stopping", outcome="completed", ended_at=NOW)
+    server.answers["POST /reservations/r-17/stop"] = lambda request: httpx.Response(200, json=stopping)
+    assert nightshift("stop", "r-17").out == "r-17 is stopping, completed Mon 09:08.\n"
+
+
+@pytest.mark.parametrize(
+    ("running_at", "generation", "said"),
+    [
+        (NOW, 1, "kept: running since Mon 09:08 (now), all hours by Tue 11:20"),
+        ("2026-11-23T08:13:00Z", 1, "late, it was to run by Mon 09:12: running since Mon 09:13"),
+        ("2026-11-23T08:13:00Z", 2, "running since Mon 09:13"),
+        (None, 1, "Running by Mon 09:12 (in 4 min), all hours by Tue 11:20"),
+    ],
+)
+def test_of_one_that_runs_the_promise_says_since_when(
+    nightshift: CommandLine, server: FakeServer, running_at: str | None, generation: int, said: str
+) -> None:
+    vm = {"host": "dgx2-a", "gpus": [0, 1], "generation": generation, "running_at": running_at}
+    one = reservation(phase="running", vm=vm)
+    server.answers["GET /reservations/r-17"] = lambda request: httpx.Response(200, json=one)
+    shown = " ".join(nightshift("show", "r-17").out.replace("│", " ").split())
+    assert f" promise {said}" in shown
+    assert ("kept: " in shown) == said.startswith("kept")
 
 
 def test_the_calendar_marks_now_names_windows_and_tells_ones_own_from_others(
@@ -281,6 +366,15 @@ def test_hosts_are_listed_and_shown_with_what_is_wrong(nightshift: CommandLine) 
     shown = nightshift("host", "show", "dgx2-a").out
     assert "GPU 7: quarantined since Mon 09:08: it did not come back" in shown
     assert "not ours, left alone: old-vm" in shown
+
+
+def test_the_layout_of_a_host_is_shown_outside_of_windows_too(nightshift: CommandLine, server: FakeServer) -> None:
+    assert "day until Mon 20:00" in nightshift("host", "ls").out
+    outside = HOST | {"window": None, "layout": "daytime"}
+    server.answers["GET /hosts"] = lambda request: httpx.Response(200, json={"hosts": [outside], "now": NOW})
+    server.answers["GET /hosts/dgx2-a"] = lambda request: httpx.Response(200, json=outside)
+    assert " daytime " in nightshift("host", "ls").out
+    assert "13 are free. Layout daytime." in nightshift("host", "show", "dgx2-a").out
 
 
 def test_a_drain_names_what_cannot_leave(nightshift: CommandLine, server: FakeServer) -> None:

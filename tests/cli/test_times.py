@@ -76,6 +76,42 @@ def test_a_past_time_is_refused_and_says_what_time_it_is(written: str) -> None:
     assert TIMES.read(written, option="--from", is_past_allowed=True) < NOW
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "yesterday",
+        "Yesterday",
+        "2026-11-22",
+        "20.11.2026",
+        "last fri",
+        "last friday 09:00",
+        "2 days ago",
+        "an hour ago",
+    ],
+)
+def test_a_past_day_without_an_hour_is_said_to_be_past(written: str) -> None:
+    with pytest.raises(BadTime) as refused:
+        TIMES.read(written, option="--at")
+    assert refused.value.message.startswith(f"--at {written!r} is past: it is Mon 09:08 there; write it like")
+
+
+@pytest.mark.parametrize(
+    ("written", "example"),
+    [
+        ("tomorrow", "tomorrow 09:00"),
+        ("Fri", "fri 09:00"),
+        ("next mon", "next mon 09:00"),
+        ("30 nov", "30 nov 09:00"),
+        ("today", "today 23:00"),
+    ],
+)
+def test_a_day_without_its_hour_asks_for_it_with_an_example_that_can_be_read(written: str, example: str) -> None:
+    with pytest.raises(BadTime) as refused:
+        TIMES.read(written, option="--at")
+    assert refused.value.message == f'--at {written!r} names a day and no time; write it like "{example}"'
+    assert TIMES.read(example, option="--at") > NOW
+
+
 def test_a_day_alone_is_enough_where_the_past_may_be_looked_at() -> None:
     assert TIMES.read("2026-11-20", option="--from", is_past_allowed=True) == instant("2026-11-19T23:00:00Z")
     assert TIMES.read("yesterday", option="--from", is_past_allowed=True) == instant("2026-11-21T23:00:00Z")
