@@ -4,6 +4,7 @@ Waiting polls with a deadline: a test that passes takes as long as the thing tak
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
+
+import pytest
 
 from cli.redis_server import find_server, server_command
 from scheduler.core.spans import Instant
@@ -35,6 +38,17 @@ def wait_for(what: str, look: Callable[[], T | None], *, within_s: float, eviden
         if time.monotonic() > until_s:
             raise AssertionError(f"{what}: not within {within_s:g} s\n{evidence()}")
         threading.Event().wait(_POLL_S)
+
+
+def required_program(name: str, kind: str, package: str) -> str:
+    """Return where a program is; without it the test is skipped, or fails if NIGHTSHIFT_TEST_REQUIRE names its kind."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    missing = f"{name} is not installed (apt install {package})"
+    if kind in os.environ.get("NIGHTSHIFT_TEST_REQUIRE", ""):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 class RedisServer:

@@ -7,7 +7,6 @@ import configparser
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from packaging.version import Version
 from ruamel.yaml import YAML
 
 from tests.compose import COMPOSE_FILE, ROOT, Document, MissingVariable, read_document, read_services
+from tests.running import required_program
 
 PASSWORD = "p@ss: /w%rd"
 VARIABLES = {"POSTGRES_PASSWORD": PASSWORD}
@@ -30,17 +30,6 @@ UNITS = tuple(sorted((ROOT / "systemd").glob("*.service")))
 PACKAGES = ("scheduler", "policies", "workers", "api", "cli")
 MOST_EXPOSURE = 20
 """Of 100, where 0 is a service that can do nothing."""
-
-
-def required_program(name: str, kind: str, package: str) -> str:
-    """Return where a program is; without it the test is skipped, or fails if NIGHTSHIFT_TEST_REQUIRE names its kind."""
-    found = shutil.which(name)
-    if found is not None:
-        return found
-    missing = f"{name} is not installed (apt install {package})"
-    if kind in os.environ.get("NIGHTSHIFT_TEST_REQUIRE", ""):
-        pytest.fail(missing)
-    pytest.skip(missing)
 
 
 # docker-compose.yml

@@ -5,7 +5,6 @@ directory, and nothing else; containers are the one thing that is not tried here
 it, for nobody waits an hour.
 """
 
-import os
 import secrets
 import shutil
 import signal
@@ -31,6 +30,7 @@ import pytest
 from scheduler.service.clock import BEAT_S, CLOCK_FILE, ClockKeeper
 from tests.compose import Service, read_services
 from tests.databases import PostgresqlCluster
+from tests.running import required_program
 from workers.drivers.simulated.log import read_file
 from workers.drivers.simulated.schema import rack_path
 
@@ -54,13 +54,7 @@ def free_port() -> int:
 @pytest.fixture
 def redis_server() -> str:
     """Return where redis-server is."""
-    found = shutil.which("redis-server")
-    if found is None:
-        missing = "redis-server is not installed (apt install redis-server)"
-        if "redis" in os.environ.get("NIGHTSHIFT_TEST_REQUIRE", ""):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
+    return required_program("redis-server", "redis", "redis-server")
 
 
 @dataclass(slots=True)

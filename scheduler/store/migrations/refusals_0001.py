@@ -195,12 +195,12 @@ def statements(dialect: str, refusals: Iterable[Refusal]) -> Iterator[str]:
         )
     for refusal in refusals:
         if dialect == "sqlite":
-            yield from _sqlite(refusal)
+            yield from on_sqlite(refusal)
         elif not refusal.is_exclusion_on_postgresql:
-            yield from _postgresql(refusal)
+            yield from on_postgresql(refusal)
 
 
-def _sqlite(refusal: Refusal) -> Iterator[str]:
+def on_sqlite(refusal: Refusal) -> Iterator[str]:
     for change in refusal.on:
         yield (
             f"CREATE TRIGGER {refusal.name}_{change.lower()} BEFORE {change} ON {refusal.table}\n"
@@ -209,7 +209,7 @@ def _sqlite(refusal: Refusal) -> Iterator[str]:
         )
 
 
-def _postgresql(refusal: Refusal) -> Iterator[str]:
+def on_postgresql(refusal: Refusal) -> Iterator[str]:
     row = "OLD" if refusal.on == ("DELETE",) else "NEW"
     locks = f"PERFORM {refusal.locks.removeprefix('SELECT ')};" if refusal.locks else ""
     yield (

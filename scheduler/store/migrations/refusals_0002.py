@@ -5,7 +5,7 @@ Frozen, like the migration that uses it.
 
 from collections.abc import Iterable, Iterator
 
-from scheduler.store.migrations.refusals_0001 import Refusal
+from scheduler.store.migrations.refusals_0001 import Refusal, on_postgresql, on_sqlite
 
 REFUSALS: tuple[Refusal, ...] = (
     Refusal(
@@ -59,29 +59,4 @@ REFUSALS: tuple[Refusal, ...] = (
 def statements(dialect: str, refusals: Iterable[Refusal]) -> Iterator[str]:
     """Yield the statements that put the refusals in place on `sqlite` or `postgresql`."""
     for refusal in refusals:
-        yield from _sqlite(refusal) if dialect == "sqlite" else _postgresql(refusal)
-
-
-def _sqlite(refusal: Refusal) -> Iterator[str]:
-    for change in refusal.on:
-        yield (
-            f"CREATE TRIGGER {refusal.name}_{change.lower()} BEFORE {change} ON {refusal.table}\n"
-            f"WHEN {refusal.when}\n"
-            f"BEGIN SELECT RAISE(ABORT, '{refusal.name}: {refusal.says}'); END"
-        )
-
-
-def _postgresql(refusal: Refusal) -> Iterator[str]:
-    row = "OLD" if refusal.on == ("DELETE",) else "NEW"
-    locks = f"PERFORM {refusal.locks.removeprefix('SELECT ')};" if refusal.locks else ""
-    yield (
-        f"CREATE FUNCTION refuse_{refusal.name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {locks}\n"
-        f"IF {refusal.when} THEN\n"
-        f"RAISE EXCEPTION '{refusal.name}: {refusal.says}' USING ERRCODE = 'check_violation',"
-        f" CONSTRAINT = '{refusal.name}', TABLE = '{refusal.table}';\n"
-        f"END IF; RETURN {row}; END $$"
-    )
-    yield (
-        f"CREATE TRIGGER {refusal.name} BEFORE {' OR '.join(refusal.on)} ON {refusal.table}"
-        f" FOR EACH ROW EXECUTE FUNCTION refuse_{refusal.name}()"
-    )
+        yield from on_sqlite(refusal) if dialect == "sqlite" else on_postgresql(refusal)

@@ -23,7 +23,7 @@ from scheduler.core.intents import (
     reservation_id,
 )
 from scheduler.core.plan import Decided, Event, Limits, PlanChange
-from scheduler.core.planner.explaining import QUOTED
+from scheduler.core.planner.explaining import QUOTED, why
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.replay import VirtualClock
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
@@ -37,7 +37,6 @@ from scheduler.service.plan import PlanTask
 from scheduler.service.plan_cache import PlanCache
 from scheduler.service.quote import quote_ask
 from scheduler.service.submit import Desk
-from scheduler.service.why import UnknownReservation, why_waits
 from scheduler.store.failures import Unstorable
 from scheduler.store.store import Store
 
@@ -198,16 +197,14 @@ def test_a_quote_that_is_a_no_has_reasons(office: Office) -> None:
     assert [r.code for r in quote.reasons] == [ReasonCode.UNKNOWN_SIZE]
 
 
-def test_whoever_waits_is_told_why_and_an_unknown_reservation_is_said_to_be_unknown(office: Office) -> None:
+def test_whoever_waits_is_told_why(office: Office) -> None:
     for owner in ("ada", "bela", "chen"):
         office.submit(owner, gpus=8)
     office.task.run()
     plans = PlanCache(office.store, office.clock)
     waiting = next(r for r in plans.current().reservations.values() if r.spans[0].start_at > MONDAY_AT)
-    reasons = why_waits(waiting.id, store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
+    reasons = why(plans.current(), office.store.load_all_facts(), waiting, office.clock.now(), SETTINGS)
     assert {ReasonCode.WAITS_FOR_TIME, ReasonCode.HELD_BY} <= {r.code for r in reasons}
-    with pytest.raises(UnknownReservation, match="r-999"):
-        why_waits(ReservationId("r-999"), store=office.store, plans=plans, clock=office.clock, settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
