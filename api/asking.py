@@ -33,6 +33,8 @@ def ask_of(body: AskIn, user: User, services: Services) -> Ask:
         at_boundary=None if body.at_night is None else AtBoundary(body.at_night),
         image=body.image,
         disk_gib=body.disk_gib,
+        memory_gib=body.memory_gib,
+        vcpus=body.vcpus,
         ssh_key=body.ssh_key,
         continues=None if body.continues is None else ReservationId(body.continues),
     )

@@ -1,17 +1,19 @@
-"""Hosts: what runs on them and what is wrong with them; admins add, drain and undrain them."""
+"""Hosts: what runs on them and what is wrong with them; admins add, connect, drain and undrain them."""
 
 from collections.abc import Iterable
 
 from fastapi import APIRouter, Response
 
 from api.identity import Admin, Caller, is_admin
-from api.problems import Problem, refused, unknown
+from api.problems import FieldProblem, Problem, invalid, refused, unknown
 from api.schemas import (
+    ConnectHostIn,
     ForeignOut,
     GpuProblemOut,
     HostIn,
     HostOut,
     HostsOut,
+    HostTroubleOut,
     HostVmOut,
     HostWindowOut,
     Nothing,
@@ -19,8 +21,9 @@ from api.schemas import (
 from api.services import Given, Services
 from api.writing import ACCEPTED, PREFIX, Key, decide, file_and_wait
 from policies.applying import add_to_plan
+from scheduler.core.connect import connect_problem
 from scheduler.core.facts import OUT_OF_PLAN
-from scheduler.core.intents import AddHost, Drain, Intent, Undrain
+from scheduler.core.intents import AddHost, ConnectHost, Drain, Intent, Undrain
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
@@ -55,10 +58,12 @@ def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: 
     """Add a host, with its windows under the applied policy."""
 
     def is_same(filed: Intent) -> bool:
-        wanted = (body.id, body.profile, storage)
-        return isinstance(filed, AddHost) and (filed.host, filed.profile, filed.storage) == wanted
+        wanted = (body.id, body.profile, storage, body.connect or "")
+        return isinstance(filed, AddHost) and (filed.host, filed.profile, filed.storage, filed.connect) == wanted
 
     storage = body.storage or body.id
+    if body.connect is not None:
+        _check_connect(body.connect)
     for number in range(MOST_TRIES):
         intent = _adding(body, storage, services)
         # Each try is asked for once; the tries of a repeated request meet those of the first.
@@ -73,6 +78,13 @@ def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: 
     raise Problem(503, "policy.stale", message, is_retryable=True, headers={"Retry-After": "1"})
 
 
+def _check_connect(uri: str) -> None:
+    """Raise the problem of a URI that is not taken: before it is kept anywhere, since it may hold a password."""
+    problem = connect_problem(uri)
+    if problem is not None:
+        raise invalid(FieldProblem(field="connect", problem=problem))
+
+
 def _adding(body: HostIn, storage: str, services: Services) -> AddHost:
     plan = services.plans.current()
     record = None if plan.rules is None else services.store.policy(plan.rules.version)
@@ -80,11 +92,19 @@ def _adding(body: HostIn, storage: str, services: Services) -> AddHost:
         HostId(body.id),
         profile=body.profile,
         storage=storage,
+        connect=body.connect or "",
         plan=plan,
         applied_text=None if record is None else record.text,
         now=services.clock.now(),
         settings=services.settings,
     )
+
+
+@router.post("/hosts/{id}/connect", responses=ACCEPTED)
+def connect(id: str, body: ConnectHostIn, user: Admin, services: Given, key: Key = None) -> HostOut:
+    """Reach a host in another way, or on another machine while nothing of ours is on it."""
+    _check_connect(body.connect)
+    return _change(id, ConnectHost(host=HostId(id), connect=body.connect), user, services, key)
 
 
 @router.post("/hosts/{id}/drain", responses=ACCEPTED)
@@ -99,7 +119,7 @@ def undrain(id: str, user: Admin, services: Given, key: Key = None, body: Nothin
     return _change(id, Undrain(host=HostId(id)), user, services, key)
 
 
-def _change(id: str, intent: Drain | Undrain, user: User, services: Services, key: str | None) -> HostOut:
+def _change(id: str, intent: ConnectHost | Drain | Undrain, user: User, services: Services, key: str | None) -> HostOut:
     _shown(HostId(id), user, services.snapshot(), services)
     decide(services, user, intent, key=key)
     return _shown(HostId(id), user, services.snapshot(), services)
@@ -132,6 +152,7 @@ def _host(view: HostView, user: User, seen_at: Instant | None) -> HostOut:
         id=view.host.id,
         profile=view.host.profile.name,
         storage=view.host.storage,
+        connect=view.host.connect if is_admin(user) else None,
         is_drained=view.host.is_drained,
         gpus=len(view.host.profile.gpus),
         gpus_running=len(view.gpus_running),
@@ -141,6 +162,10 @@ def _host(view: HostView, user: User, seen_at: Instant | None) -> HostOut:
         seen_at=seen_at,
         unreachable_since_at=facts.unreachable_since_at,
         problem=facts.problem,
+        troubles=[
+            HostTroubleOut(code=trouble.code, kind=trouble.kind.value, problem=trouble.problem, mend=trouble.mend)
+            for trouble in (facts.troubles if is_admin(user) else ())
+        ],
         gpu_problems=[
             GpuProblemOut(gpu=gpu.gpu, state=gpu.state.value, since_at=gpu.since_at, problem=gpu.problem)
             for gpu in facts.gpus

@@ -22,7 +22,13 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
 _CONFLICTS = frozenset(
-    {ReasonCode.WRONG_PHASE, ReasonCode.HOST_EXISTS, ReasonCode.POLICY_STALE, ReasonCode.POLICY_MISSES_HOSTS}
+    {
+        ReasonCode.WRONG_PHASE,
+        ReasonCode.HOST_EXISTS,
+        ReasonCode.HOST_IN_USE,
+        ReasonCode.POLICY_STALE,
+        ReasonCode.POLICY_MISSES_HOSTS,
+    }
 )
 
 

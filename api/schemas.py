@@ -12,6 +12,8 @@ from api.instants import InstantIn, InstantOut
 MOST_GPUS = 1024
 MOST_S = 10**9
 MOST_DISK_GIB = 1 << 30
+MOST_MEMORY_GIB = 1 << 20
+MOST_VCPUS = 1 << 16
 OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
 RESERVATION_PATTERN = r"^r-[0-9]{1,18}$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -36,6 +38,7 @@ class Nothing(Body):
 ReservationIdIn = Annotated[str, Field(pattern=RESERVATION_PATTERN, examples=["r-17"])]
 NameIn = Annotated[str, Field(pattern=NAME_PATTERN)]
 TextIn = Annotated[str, Field(min_length=1, max_length=64)]
+ConnectIn = Annotated[str, Field(min_length=1, max_length=512, examples=["qemu+ssh://root@dgx2-a/system"])]
 SecondsIn = Annotated[int, Field(ge=1, le=MOST_S)]
 
 
@@ -53,6 +56,10 @@ class AskIn(Body):
     at_night: Literal["park", "finish", "keep"] | None = None
     image: TextIn | None = None
     disk_gib: Annotated[int, Field(ge=1, le=MOST_DISK_GIB)] | None = None
+    memory_gib: Annotated[int, Field(ge=1, le=MOST_MEMORY_GIB)] | None = None
+    """Less than the partition's share; all of it if not given."""
+    vcpus: Annotated[int, Field(ge=1, le=MOST_VCPUS)] | None = None
+    """Less than the partition's share; all of it if not given."""
     ssh_key: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
     continues: ReservationIdIn | None = None
     """Take over the kept disk of this earlier reservation."""
@@ -76,6 +83,13 @@ class HostIn(Body):
     profile: NameIn
     storage: NameIn | None = None
     """The label of the storage that its disks are on; the host's own if not given."""
+    connect: ConnectIn | None = None
+    """The libvirt URI at which it is reached; a simulated rack if not given."""
+
+
+class ConnectHostIn(Body):
+    connect: ConnectIn
+    """The libvirt URI at which it is reached from now on."""
 
 
 class PolicyIn(Body):
@@ -145,6 +159,10 @@ class ReservationOut(Answer):
     at_boundary: str
     image: str
     disk_gib: int
+    memory_gib: int | None
+    """What was asked for; null: the partition's whole share."""
+    vcpus: int | None
+    """What was asked for; null: the partition's whole share."""
     continues: str | None
     by_policy: str | None
     """The policy's entry that asked for it."""
@@ -283,10 +301,20 @@ class ForeignOut(Answer):
     gpus: list[int]
 
 
+class HostTroubleOut(Answer):
+    code: str
+    kind: Literal["wrong", "unverified"]
+    problem: str
+    mend: str
+    """What to do, in one line."""
+
+
 class HostOut(Answer):
     id: str
     profile: str
     storage: str
+    connect: str | None
+    """The libvirt URI at which it is reached, empty for a simulated rack. For admins."""
     is_drained: bool
     gpus: int
     gpus_running: int
@@ -297,6 +325,8 @@ class HostOut(Answer):
     seen_at: InstantOut | None
     unreachable_since_at: InstantOut | None
     problem: str
+    troubles: list[HostTroubleOut]
+    """What is wrong with the host itself, and what cannot be checked from where its worker runs. For admins."""
     gpu_problems: list[GpuProblemOut]
     vms: list[HostVmOut]
     foreign: list[ForeignOut]

@@ -60,6 +60,8 @@ def shown_reservation(account: Account, snapshot: Snapshot, services: Services) 
         at_boundary=request.at_boundary.value,
         image=request.image,
         disk_gib=request.disk_gib,
+        memory_gib=request.memory_gib,
+        vcpus=request.vcpus,
         continues=request.continues,
         by_policy=None if request.key is None else request.key.partition("@")[0],
         promise=shown_promise(reservation.promise),

@@ -19,6 +19,7 @@ import typer
 from cli.data_directory import make_data_directory
 from cli.installation import Installation, Parts, open_parts
 from policies.applying import add_to_plan, apply_to_plan, check_text
+from scheduler.core.connect import connect_problem
 from scheduler.core.errors import NightshiftError
 from scheduler.core.intents import Intent
 from scheduler.core.reasons import sentence
@@ -41,6 +42,12 @@ class BadRackOption(NightshiftError):
     code = "rack.bad_option"
 
 
+class BadHostOption(NightshiftError):
+    """`--host` names no host, or one that cannot be had."""
+
+    code = "host.bad_option"
+
+
 class FirstStartRefused(NightshiftError):
     """What a first start sets up was refused by the plan."""
 
@@ -53,6 +60,15 @@ class RackSetup:
 
     host: HostId
     profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealHostSetup:
+    """A host to have that is reached over libvirt."""
+
+    host: HostId
+    profile: str
+    connect: str
 
 
 DEFAULT_RACK = RackSetup(host=HostId("dgx2-a"), profile="dgx-2")
@@ -69,6 +85,21 @@ def parse_rack(text: str) -> RackSetup:
     return RackSetup(host=HostId(name), profile=profile or DEFAULT_RACK.profile)
 
 
+def parse_host(text: str) -> RealHostSetup:
+    """Read NAME=PROFILE@URI."""
+    name, _, rest = text.partition("=")
+    profile, _, connect = rest.partition("@")
+    if _HOST_NAME.fullmatch(name) is None or not profile or not connect:
+        raise BadHostOption(
+            f"--host {text!r}: write NAME=PROFILE@URI, as dgx2-a=dgx-2@qemu:///system; a name is 1 to 32 of a-z, 0-9"
+            " and '-', a letter first"
+        )
+    problem = connect_problem(connect)
+    if problem:
+        raise BadHostOption(f"--host {text!r}: {problem}")
+    return RealHostSetup(host=HostId(name), profile=profile, connect=connect)
+
+
 def init(
     data: Annotated[
         Path | None, typer.Option(help="The data directory.", envvar="NIGHTSHIFT_DATA", show_default=False)
@@ -76,15 +107,20 @@ def init(
     rack: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PROFILE", help="Add this simulated host. May be repeated.")
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PROFILE@URI", help="Add this host, reached over libvirt. May be repeated."),
+    ] = None,
 ) -> None:
     """Prepare the database: tables, the first admin with a token, and a first policy. May be run again."""
     racks = tuple(parse_rack(text) for text in rack or ())
+    real = tuple(parse_host(text) for text in host or ())
     installation = Installation.found(data)
     os.umask(0o077)
     make_data_directory(installation.data)
     parts = open_parts(installation, is_waking=False)
     try:
-        lines = prepare(parts, racks=racks)
+        lines = prepare(parts, racks=racks, real=real)
     finally:
         parts.close()
     for line in lines:
@@ -93,13 +129,14 @@ def init(
         print("nothing was missing")
 
 
-def prepare(parts: Parts, *, racks: Sequence[RackSetup]) -> tuple[str, ...]:
+def prepare(parts: Parts, *, racks: Sequence[RackSetup], real: Sequence[RealHostSetup] = ()) -> tuple[str, ...]:
     """Set up what is missing, and say in words what that was."""
     with _alone(parts.installation.data / "first-start.lock"):
         parts.store.migrate()
         return (
             *_first_admin(parts),
             *(line for rack in racks for line in _rack(parts, rack)),
+            *(line for host in real for line in _real_host(parts, host)),
             *_first_policy(parts),
         )
 
@@ -164,21 +201,41 @@ def _rack(parts: Parts, rack: RackSetup) -> tuple[str, ...]:
     SimulatedRack(parts.installation.racks, rack.host, profile, parts.clock, seed=RACK_SEED).close()
     if known is not None:
         return ()
+    _add(parts, rack.host, profile=profile.name)
+    return (f"host {rack.host} was added: a simulated {profile.name} with {len(profile.gpus)} GPUs",)
+
+
+def _real_host(parts: Parts, wanted: RealHostSetup) -> tuple[str, ...]:
+    """See to it that a host which is reached over libvirt is in the plan."""
+    profile = parts.profiles(wanted.profile)
+    known = parts.plans.current().hosts.get(wanted.host)
+    if known is None:
+        _add(parts, wanted.host, profile=profile.name, connect=wanted.connect)
+        return (f"host {wanted.host} was added: a {profile.name}, reached by {wanted.connect}",)
+    if (known.profile.name, known.connect) != (profile.name, wanted.connect):
+        raise BadHostOption(
+            f"--host {wanted.host}={wanted.profile}@{wanted.connect}: this host is a {known.profile.name} already,"
+            f" {f'reached by {known.connect}' if known.connect else 'and simulated'}; give the new one another name"
+        )
+    return ()
+
+
+def _add(parts: Parts, host: HostId, *, profile: str, connect: str = "") -> None:
     plan = parts.plans.current()
     applied = None if plan.rules is None else parts.store.policy(plan.rules.version)
     _decide(
         parts,
         add_to_plan(
-            rack.host,
-            profile=profile.name,
-            storage=rack.host,
+            host,
+            profile=profile,
+            storage=host,
+            connect=connect,
             plan=plan,
             applied_text=None if applied is None else applied.text,
             now=parts.clock.now(),
             settings=parts.settings,
         ),
     )
-    return (f"host {rack.host} was added: a simulated {profile.name} with {len(profile.gpus)} GPUs",)
 
 
 def _first_policy(parts: Parts) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`nightshift host`: which hosts there are and how they do; adding and draining them."""
+"""`nightshift host`: which hosts there are and how they do; adding, connecting and draining them."""
 
 from typing import Annotated
 
@@ -9,9 +9,12 @@ from rich.text import Text
 from cli.client import Json, as_text, part
 from cli.connecting import AsJson, Connection, tables, with_server
 from cli.reservation_report import PHASE_STYLES, gpus_text, place_text
+from cli.reserve import BadOption
 from cli.times import Times, instant, instant_in
+from scheduler.core.connect import connect_problem
+from scheduler.core.facts import UNREACHABLE, TroubleKind
 
-app = typer.Typer(name="host", help="List, add and drain hosts; see how they do.", no_args_is_help=True)
+app = typer.Typer(name="host", help="List, add, connect and drain hosts; see how they do.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="HOST", help="The host's name.", show_default=False)]
 
@@ -57,7 +60,11 @@ def show(connection: Connection, name: Name, as_json: AsJson = False) -> None:
         _show(answer, connection.times())
 
 
-@app.command("add", epilog="Example:\n\n  nightshift host add dgx2-b --profile dgx-2")
+@app.command(
+    "add",
+    epilog="Examples:\n\n  nightshift host add dgx2-b --profile dgx-2 --connect qemu+ssh://root@dgx2-b/system\n\n"
+    "  nightshift host add simulated --profile dgx-2",
+)
 @with_server
 def add(
     connection: Connection,
@@ -67,11 +74,37 @@ def add(
         str | None,
         typer.Option(help="Which disks it reaches; hosts with the same label share them. Its name by default."),
     ] = None,
+    connect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Its libvirt: qemu:///system, qemu+ssh://root@HOST/system, qemu+tls://HOST/system. Otherwise a"
+            " simulated rack.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a host; from now on it is planned for."""
     body = {"id": name, "profile": profile, "storage": storage if storage is not None else name}
+    if connect is not None:
+        body["connect"] = _sound(connect, option="--connect")
     _tell(connection.client.post("/hosts", body), f"{name} is added.", as_json=as_json)
+
+
+@app.command("connect", epilog="Example:\n\n  nightshift host connect dgx2-a qemu+tls://dgx2-a/system")
+@with_server
+def connect(
+    connection: Connection,
+    name: Name,
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Its libvirt, as for `host add --connect`.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Reach a host in another way; on another machine only while none of its VMs and disks are there."""
+    answer = connection.client.post(f"/hosts/{part(name)}/connect", {"connect": _sound(uri, option="URI")})
+    _tell(answer, f"{name} is reached by {uri} from now on.", as_json=as_json)
 
 
 @app.command("drain", epilog="Example:\n\n  nightshift host drain dgx2-a")
@@ -89,6 +122,14 @@ def undrain(connection: Connection, name: Name, as_json: AsJson = False) -> None
     _tell(connection.client.post(f"/hosts/{part(name)}/undrain"), f"{name} takes part again.", as_json=as_json)
 
 
+def _sound(uri: str, *, option: str) -> str:
+    """Return a URI that the server will take; raises BadOption before one that may hold a password is sent."""
+    problem = connect_problem(uri)
+    if problem is not None:
+        raise BadOption(f"{option} cannot be used: {problem}")
+    return uri
+
+
 def _tell(answer: Json, said: str, *, as_json: bool) -> None:
     if as_json:
         print(as_text(answer))
@@ -102,6 +143,8 @@ def _tell(answer: Json, said: str, *, as_json: bool) -> None:
 def _show(host: Json, times: Times) -> None:
     out = tables()
     out.print(Text.assemble((str(host["id"]), "bold"), f"  {host['profile']}, storage {host['storage']}"))
+    if host.get("connect"):
+        print(f"Reached by {host['connect']}.")
     layout = _layout_text(host, times)
     said = f"{host['gpus_running']} of {host['gpus']} GPUs run, {host['gpus_free']} are free."
     print(f"{said} Layout {layout}." if layout else said)
@@ -126,9 +169,22 @@ def _show(host: Json, times: Times) -> None:
     for problem in host.get("gpu_problems") or []:
         since = times.show(instant(problem["since_at"])) if problem.get("since_at") else "some time"
         out.print(Text(f"GPU {problem['gpu']}: {problem['state']} since {since}: {problem['problem']}", style="red"))
+    for trouble in _troubles(host, TroubleKind.WRONG):
+        out.print(Text(f"{trouble['problem']}\n→ {trouble['mend']}", style="red"))
+    unverified = _troubles(host, TroubleKind.UNVERIFIED)
+    if unverified:
+        out.print(Text("cannot be checked from where the worker runs:", style="dim"))
+    for trouble in unverified:
+        out.print(Text(f"  {trouble['problem']} → {trouble['mend']}", style="dim"))
     for foreign in host.get("foreign") or []:
         place = place_text({"host": host["id"], "gpus": foreign.get("gpus") or []})
         out.print(Text(f"not ours, left alone: {foreign['name']} ({foreign['uuid']}) on {place}"))
+
+
+def _troubles(host: Json, kind: TroubleKind) -> list[Json]:
+    """Return the troubles of a kind; that it does not answer is said by its state."""
+    troubles: list[Json] = list(host.get("troubles") or [])
+    return [trouble for trouble in troubles if trouble["kind"] == kind.value and trouble["code"] != UNREACHABLE]
 
 
 def _layout_text(host: Json, times: Times) -> str:
@@ -143,14 +199,17 @@ def _layout_text(host: Json, times: Times) -> str:
 def _state_text(host: Json, times: Times) -> str:
     since_at = instant_in(host, "unreachable_since_at")
     problems = len(host.get("gpu_problems") or [])
+    troubles = len(_troubles(host, TroubleKind.WRONG))
     parts = [
         "" if since_at is None else f"does not answer since {times.show(since_at)}: {host.get('problem') or 'unknown'}",
         str(host.get("problem") or "") if since_at is None else "",
         f"{problems} GPU{'' if problems == 1 else 's'} with a problem" if problems else "",
+        f"{troubles} trouble{'' if troubles == 1 else 's'}" if troubles else "",
         "drained" if host.get("is_drained") else "",
     ]
     return "; ".join(part for part in parts if part) or "fine"
 
 
 def _is_troubled(host: Json) -> bool:
-    return bool(host.get("unreachable_since_at") or host.get("problem") or host.get("gpu_problems"))
+    is_wrong = bool(host.get("gpu_problems") or _troubles(host, TroubleKind.WRONG))
+    return is_wrong or bool(host.get("unreachable_since_at") or host.get("problem"))

@@ -224,6 +224,8 @@ def _facts(reservation: Json, times: Times) -> list[tuple[str, Text]]:
         ("at night", str(reservation.get("at_boundary") or "")),
         ("image", str(reservation.get("image") or "")),
         ("disk", _disk_text(reservation, times)),
+        ("memory", f"{reservation['memory_gib']} GiB" if reservation.get("memory_gib") else ""),
+        ("vCPUs", str(reservation.get("vcpus") or "")),
         ("VM", _vm_text(reservation, times)),
         ("continues", str(reservation.get("continues") or "")),
         ("by policy", str(reservation.get("by_policy") or "")),

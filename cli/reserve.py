@@ -70,6 +70,16 @@ SshKey = Annotated[
     typer.Option(metavar="FILE", help="A public key file (- reads it from stdin) that may log in.", show_default=False),
 ]
 Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="The disk: 200GiB, 1TiB.", show_default=False)]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        metavar="GIB", help="Memory of the VM in GiB; otherwise its partition's whole share.", show_default=False
+    ),
+]
+Vcpus = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="vCPUs of the VM; otherwise its partition's whole share.", show_default=False),
+]
 Like = Annotated[
     str | None,
     typer.Option(
@@ -104,6 +114,8 @@ def reserve(
     image: Image = None,
     ssh_key: SshKey = None,
     disk: Disk = None,
+    memory: Memory = None,
+    vcpus: Vcpus = None,
     like: Like = None,
     continues: Continue = None,
     owner: Owner = None,
@@ -126,6 +138,8 @@ def reserve(
         image=image,
         ssh_key=ssh_key,
         disk=disk,
+        memory=memory,
+        vcpus=vcpus,
         like=like,
         continues=continues,
         owner=owner,
@@ -144,6 +158,8 @@ def quote(
     at_night: AtNightOption = None,
     image: Image = None,
     disk: Disk = None,
+    memory: Memory = None,
+    vcpus: Vcpus = None,
     like: Like = None,
     continues: Continue = None,
     owner: Owner = None,
@@ -162,6 +178,8 @@ def quote(
         image=image,
         ssh_key=None,
         disk=disk,
+        memory=memory,
+        vcpus=vcpus,
         like=like,
         continues=continues,
         owner=owner,
@@ -265,6 +283,8 @@ def _body(
     image: str | None,
     ssh_key: str | None,
     disk: str | None,
+    memory: int | None,
+    vcpus: int | None,
     like: str | None,
     continues: str | None,
     owner: str | None,
@@ -277,6 +297,8 @@ def _body(
         "at_night": None if at_night is None else at_night.value,
         "image": image,
         "disk_gib": None if disk is None else _disk_gib(disk),
+        "memory_gib": memory,
+        "vcpus": vcpus,
         "ssh_key": None if ssh_key is None else public_key(ssh_key, sys.stdin.read),
         "like": None if like is None else reservation_id(like, option="--like"),
         "continues": None if continues is None else reservation_id(continues, option="--continue"),

@@ -6,9 +6,11 @@ began with.
 
 import math
 import time
+from collections.abc import Collection
 
 from cli.installation import Installation, open_parts
 from scheduler.core.errors import NightshiftError
+from scheduler.core.requests import HostId
 from scheduler.service.clock import ClockKeeper
 from scheduler.store.failures import SchemaTooOld
 
@@ -26,6 +28,16 @@ def check_speed(speed: float) -> None:
     """Raise WrongSpeed for what is no speed."""
     if not (math.isfinite(speed) and 0 < speed <= MOST_SPEED):
         raise WrongSpeed(f"--speed {speed:g}: a speed is a number above 0 and up to {MOST_SPEED:g}")
+
+
+def check_real_hosts(speed: float, real: Collection[HostId]) -> None:
+    """Raise WrongSpeed where time is scaled and there are real hosts: their guests live in the machine's time."""
+    if real and speed != 1:
+        names = ", ".join(sorted(real))
+        raise WrongSpeed(
+            f"--speed {speed:g}: {names} {'is a real host' if len(real) == 1 else 'are real hosts'}, whose guests live"
+            " in the machine's time; start it without --speed"
+        )
 
 
 def open_keeper(installation: Installation, speed: float) -> ClockKeeper | None:

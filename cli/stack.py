@@ -28,12 +28,12 @@ from cli.data_directory import (
     write_up,
 )
 from cli.family import API, LOOK_EVERY_S, REDIS, TICKER, WORKER, Family
-from cli.first_start import DEFAULT_RACK, RackSetup, prepare
+from cli.first_start import DEFAULT_RACK, RackSetup, RealHostSetup, prepare
 from cli.installation import DEFAULT_PORT, Installation, Parts, open_parts, own_redis_url
 from cli.probes import LOOPBACK, StatusProbe, listening_socket, redis_answers
 from cli.redis_server import ServerProgram, find_server, make_private, server_command, socket_path
 from cli.signs_of_life import SignsOfLife
-from cli.speeds import WrongSpeed, check_speed, open_keeper
+from cli.speeds import WrongSpeed, check_real_hosts, check_speed, open_keeper
 from cli.stall import STALLED_AFTER_S
 from scheduler.core.errors import NightshiftError
 from scheduler.service.clock import ClockKeeper
@@ -91,10 +91,11 @@ class Stack:
         port: int = DEFAULT_PORT,
         speed: float = 1.0,
         racks: tuple[RackSetup, ...] = (),
+        real: tuple[RealHostSetup, ...] = (),
         on_line: Callable[[str], None] = print,
         commands: Mapping[str, tuple[str, ...]] = COMMANDS,
     ) -> None:
-        """`port` 0 takes a free one. `on_line` is told what happens. Without `racks` a plan without hosts gets one."""
+        """`port` 0 takes a free one. `on_line` is told what happens. A plan without any host gets a rack."""
         self.installation = installation
         self.speed = speed
         self.url = ""
@@ -104,6 +105,7 @@ class Stack:
         """What was set up because it was missing."""
         self._asked_port = port
         self._racks = racks
+        self._real = real
         self._on_line = on_line
         self._commands = commands
         self._lock = DirectoryLock(installation)
@@ -229,8 +231,10 @@ class Stack:
         self._keeper = open_keeper(self.installation, self.speed)
         self._parts = open_parts(self.installation, is_waking=False)
         self._parts.store.migrate()
-        racks = self._racks or (() if self._parts.plans.current().hosts else (DEFAULT_RACK,))
-        self.first_start_lines = prepare(self._parts, racks=racks)
+        hosts = self._parts.plans.current().hosts.values()
+        check_real_hosts(self.speed, {*(h.host for h in self._real), *(h.id for h in hosts if h.connect)})
+        racks = self._racks or (() if self._real or hosts else (DEFAULT_RACK,))
+        self.first_start_lines = prepare(self._parts, racks=racks, real=self._real)
         for orphan in orphans:
             self._release_leases(orphan.instance)
         make_private(self.installation.logs)

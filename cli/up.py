@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.first_start import parse_rack
+from cli.first_start import parse_host, parse_rack
 from cli.installation import DATA, DEFAULT_PORT, Installation
 from cli.stack import TEND_EVERY_S, Stack, StartStopped, installed_version
 
@@ -38,14 +38,19 @@ def up(
         list[str] | None,
         typer.Option(metavar="NAME=PROFILE", help="Have this simulated host. May be repeated; dgx2-a=dgx-2 at first."),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PROFILE@URI", help="Have this host, reached over libvirt. May be repeated."),
+    ] = None,
 ) -> None:
     """Run database, Redis, worker, ticker and API on this machine until Ctrl-C. Everything is kept for the next start.
 
     Listens on this machine only. A second Ctrl-C ends it at once.
     """
     racks = tuple(parse_rack(text) for text in rack or ())
+    real = tuple(parse_host(text) for text in host or ())
     screen = _Screen(_LastingConsole(highlight=False))
-    stack = Stack(Installation.found(data), port=port, speed=speed, racks=racks, on_line=screen.tell)
+    stack = Stack(Installation.found(data), port=port, speed=speed, racks=racks, real=real, on_line=screen.tell)
 
     def asked(_number: int, _frame: FrameType | None) -> None:
         stack.ask_to_stop()
@@ -128,7 +133,9 @@ class _Screen:
 def facts_of(stack: Stack) -> tuple[tuple[str, str], ...]:
     """Return what to know of a Nightshift that is up, as names and values."""
     plan = stack.parts.plans.current()
-    hosts = ", ".join(f"{host.id} ({host.profile.name}, simulated)" for _, host in sorted(plan.hosts.items()))
+    hosts = ", ".join(
+        f"{host.id} ({host.profile.name}, {host.connect or 'simulated'})" for _, host in sorted(plan.hosts.items())
+    )
     rules = plan.rules
     token = stack.installation.admin_token_file
     redis = stack.redis_program

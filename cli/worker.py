@@ -33,7 +33,7 @@ _THREADS = 8
 def worker(
     host: Annotated[
         list[str] | None,
-        typer.Option(help="Serve this host; may be given several times. Without it: all that have a rack here."),
+        typer.Option(help="Serve this host; may be repeated. Without it: all with a rack here, and all real ones."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan/--no-plan", help="Also run the plan task.")] = True,
     data: Annotated[
@@ -82,6 +82,7 @@ def _serve(parts: "Parts", hosts: frozenset[HostId], *, does_plan: bool) -> int:
         settings=parts.settings,
         profiles=parts.profiles,
         instance=instance,
+        speed=lambda: parts.clock.speed,
     )
     attending = Attending(shared, hosts=hosts, does_plan=does_plan)
     always = (PLAN_QUEUE,) if does_plan else ()

@@ -55,14 +55,22 @@ def apply_to_plan(policy: LoadedPolicy, plan: Plan, *, now: Instant, settings: S
 
 
 def add_to_plan(
-    host: HostId, *, profile: str, storage: str, plan: Plan, applied_text: str | None, now: Instant, settings: Settings
+    host: HostId,
+    *,
+    profile: str,
+    storage: str,
+    connect: str = "",
+    plan: Plan,
+    applied_text: str | None,
+    now: Instant,
+    settings: Settings,
 ) -> AddHost:
     """Return the intent that adds a host, with its windows under the applied policy (`applied_text`) if there is one.
 
     Raises AppliedPolicyUnreadable: a host without its windows would be promised to tenants at night.
     """
     if plan.rules is None or applied_text is None:
-        return AddHost(host=host, profile=profile, storage=storage)
+        return AddHost(host=host, profile=profile, storage=storage, connect=connect)
     loaded = load_policy(applied_text, source=plan.rules.source or "policy", settings=settings)
     if isinstance(loaded, tuple):
         raise AppliedPolicyUnreadable(
@@ -75,6 +83,7 @@ def add_to_plan(
         host=host,
         profile=profile,
         storage=storage,
+        connect=connect,
         # Those that should have been decided already are left out: their guests could not be warned in time.
         windows=tuple(window for window in windows if window.decide_at >= now),
         policy_version=version,

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv/ hold exactly what requirements/dev.txt names, and this checkout. May be called any number of times: it does
-# something only if the lock, pyproject.toml, the interpreter or the place of the checkout has changed since.
+# something only if the lock, pyproject.toml, the interpreter or the place of the checkout has changed since. Where there
+# are libvirt's headers and a compiler, the binding to libvirt is built too: what needs it is then tested.
 #
 #   tools/setup_venv.sh [PYTHON]    with PYTHON given, that interpreter or none
 set -eu
@@ -52,12 +53,18 @@ if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
     exit 2
 fi
 
+libvirt=none
+if command -v cc >/dev/null 2>&1 && command -v pkg-config >/dev/null 2>&1 && pkg-config --exists libvirt; then
+    libvirt=$(pkg-config --modversion libvirt)
+fi
+
 # The stamp names all that the set-up depends on. The path is in it because a copied checkout brings along scripts and an
 # editable install that point at the original.
 wanted=$(
     echo "checkout $root"
     "$python" -c 'import sys; print("python", sys.version.split()[0], getattr(sys, "_base_executable", sys.executable))'
-    cksum tools/setup_venv.sh pyproject.toml requirements/dev.txt
+    echo "libvirt $libvirt"
+    cksum tools/setup_venv.sh pyproject.toml requirements/dev.txt requirements/host.txt
 )
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' >/dev/null 2>&1; then
     exit 0
@@ -70,4 +77,8 @@ echo "setting up .venv/ with $python ($(version_of "$python"))"
     --require-hashes -r requirements/dev.txt
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
     --editable .
+if [ "$libvirt" != none ] && ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --require-hashes -r requirements/host.txt; then
+    echo "libvirt's binding could not be built against libvirt $libvirt; tests of real hosts are skipped" >&2
+fi
 printf '%s\n' "$wanted" >"$stamp"

@@ -1,8 +1,8 @@
 """What one worker process keeps: its plan task, and for each host that it reaches converge, threads and the rack.
 
-The hosts are those named to it, or every host that has a rack file in the data directory; a host that comes later is
-attended to later, without a restart. Must not hold how messages arrive (`consuming`) nor when somebody is woken
-(`watching`).
+The hosts are those named to it, or every host that has a rack file in the data directory or is reached over libvirt; a
+host that comes later is attended to later, without a restart. Must not hold how messages arrive (`consuming`) nor when
+somebody is woken (`watching`), nor how a host is opened (`reaching`).
 """
 
 import logging
@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
-from scheduler.core.plan import Plan, Rules
+from scheduler.core.plan import Host, Plan, Rules
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
@@ -26,9 +26,9 @@ from scheduler.service.ports import Clock, Wake
 from scheduler.service.trouble import Trouble
 from scheduler.store.store import Store
 from workers.converge import Converge, ConvergeReport
-from workers.drivers.simulated.rack import SimulatedRack
 from workers.drivers.simulated.schema import rack_path
 from workers.ports import HostUnreachable
+from workers.reaching import REAL_SPEED, NoRack, Reached, reach
 from workers.runners import ThreadRunner
 
 _log = logging.getLogger(__name__)
@@ -55,17 +55,21 @@ class Shared:
     profiles: Callable[[str], HostProfile]
     instance: str
     """This life of this worker; its heartbeats carry it, and its lease tokens begin with it."""
+    speed: Callable[[], float] = lambda: REAL_SPEED
+    """How many product seconds pass in one."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Attended:
     """One host that this process attends to."""
 
-    rack: SimulatedRack
+    reached: Reached
+    connect: str
+    """How it was opened; the plan may come to say another way."""
     converge: Converge
     runner: ThreadRunner
     images_of_version: int | None = None
-    """The version of the rules whose images are installed."""
+    """The version of the rules whose images it was told of."""
     next_due_at: Instant | None = None
     """When converging it may have something to do on its own, by its last look."""
     is_mine: bool = False
@@ -83,7 +87,7 @@ class Attending:
     """Looks when told to. Safe to use from several threads."""
 
     def __init__(self, shared: Shared, *, hosts: frozenset[HostId], does_plan: bool) -> None:
-        """`hosts`: only these; every host with a rack file if there are none."""
+        """`hosts`: only these; if there are none, every host with a rack file here, and every real one."""
         self._shared = shared
         self._named = hosts
         self.does_plan = does_plan
@@ -100,7 +104,9 @@ class Attending:
         self._trouble = Trouble(_log)
         self._opening = Lock()
         self._opened_now: set[HostId] = set()
-        """Hosts whose racks are being opened: one that hangs must not keep the others waiting, nor their threads."""
+        """Hosts that are being opened: one that hangs must not keep the others waiting, nor their threads."""
+        self._real: frozenset[HostId] = frozenset()
+        """Hosts of the plan that are reached over libvirt, by the last look around."""
         self._attended: dict[HostId, Attended] = {}
         self._is_closed = Event()
 
@@ -118,7 +124,7 @@ class Attending:
         suffix = rack_path(self._shared.data, "").name
         found = (self._shared.data / "racks").glob(f"*{suffix}")
         names = frozenset(HostId(path.name.removesuffix(suffix)) for path in found)
-        return frozenset(filter(self._can_be_named, names))
+        return frozenset(filter(self._can_be_named, names | self._real))
 
     def _can_be_named(self, host: HostId) -> bool:
         """Whether a host can have this name, of a file or on the command line; of no other can messages be taken."""
@@ -134,13 +140,14 @@ class Attending:
 
     def look_around(self) -> frozenset[HostId]:
         """Attend to hosts that have come since the last call, and return all that it is to serve. Never raises."""
-        reachable = self.reachable()
         try:
             plan = self._shared.plans.current()
         except Exception as error:
             self._trouble.failed("worker.look_around", error)
-            return reachable
+            return self.reachable()
         self._trouble.went_well("worker.look_around")
+        self._real = frozenset(host.id for host in plan.hosts.values() if host.connect)
+        reachable = self.reachable()
         for host in sorted(reachable):
             if host in plan.hosts:
                 self._attend(host, plan)
@@ -162,48 +169,45 @@ class Attending:
                 self._opened_now.discard(host)
 
     def _opened(self, host: HostId, plan: Plan) -> Attended | None:
-        profile = plan.hosts[host].profile
-        path = rack_path(self._shared.data, host)
-        if not path.exists():
-            # Never made here: a name that is misspelt must not become a machine.
-            self._trouble.is_wrong(
-                "host.attend",
-                "host.no_rack",
-                f"{host} has no rack: there is no {path}; make one with nightshift up --rack"
-                f" {host}={profile.name}, or start the worker of {host} where its data is",
-                of=host,
-            )
+        try:
+            attended = self._open(plan.hosts[host])
+        except NoRack as error:
+            self._trouble.is_wrong("host.attend", error.code, error.message, of=host)
             return None
-        attended = self._open(host, profile)
         with self._opening:
             if self._is_closed.is_set():
-                attended.rack.close()
+                attended.reached.close()
                 return None
             self._attended[host] = attended
         self._trouble.went_well("host.attend", of=host)
-        _log.info("host.attended host=%s profile=%s", host, profile.name)
+        _log.info("host.attended host=%s profile=%s", host, plan.hosts[host].profile.name)
         return attended
 
-    def _open(self, host: HostId, profile: HostProfile) -> Attended:
+    def _open(self, host: Host) -> Attended:
         shared = self._shared
-        # A rack that exists keeps the seed that it was made with; one of another kind of host is refused.
-        rack = SimulatedRack(shared.data / "racks", host, profile, shared.clock, seed=0)
-        runner = ThreadRunner(len(profile.gpus) + _MORE_THREADS)
-        converge = Converge(
+        reached = reach(
             host,
+            shared.data,
+            shared.clock,
+            speed=shared.speed(),
+            on_change=lambda: shared.wake.host(host.id),
+        )
+        runner = ThreadRunner(len(host.profile.gpus) + _MORE_THREADS)
+        converge = Converge(
+            host.id,
             shared.store,
-            rack.drivers(),
+            reached.drivers(),
             shared.clock,
             runner,
             shared.wake,
             plans=shared.plans,
             known_facts=shared.known_facts,
             settings=shared.settings,
-            profile=profile,
+            profile=host.profile,
             actor=shared.instance,
             new_token=self._new_token,
         )
-        return Attended(rack=rack, converge=converge, runner=runner)
+        return Attended(reached=reached, connect=host.connect, converge=converge, runner=runner)
 
     def _new_token(self) -> str:
         return f"{lease_prefix(self._shared.instance)}{uuid4().hex}"
@@ -244,11 +248,11 @@ class Attending:
                     "host.converge", "host.unknown", f"the plan has no {host}; add it first", of=host
                 )
                 return
-            attended = self._attended.get(host) or self._attend(host, plan)
+            attended = self._as_the_plan_says(host, plan) or self._attend(host, plan)
             if attended is None:
                 return
             if plan.rules is not None:
-                self._install_images(host, attended, plan.rules)
+                self._need_images(host, attended, plan.rules)
             report = attended.converge.converge()
             attended.is_mine = report.is_mine
             if report.is_mine:
@@ -266,13 +270,26 @@ class Attending:
         if report.is_mine:
             self._beat("host", host)
 
-    def _install_images(self, host: HostId, attended: Attended, rules: Rules) -> None:
-        """See to it that a simulated host has the images which the rules name; once for each version of them."""
+    def _as_the_plan_says(self, host: HostId, plan: Plan) -> Attended | None:
+        """Return a host as it is attended to; one that the plan reaches another way by now is let go of first."""
+        attended = self._attended.get(host)
+        if attended is None or attended.connect == plan.hosts[host].connect:
+            return attended
+        with self._opening:
+            if self._attended.get(host) is attended:
+                del self._attended[host]
+        _log.info("host.reached_anew host=%s", host)
+        attended.runner.begin_close()
+        self._release_one(host, attended)
+        attended.reached.close()
+        return None
+
+    def _need_images(self, host: HostId, attended: Attended, rules: Rules) -> None:
+        """Let a host know which images the rules name; once for each version of them."""
         if attended.images_of_version == rules.version:
             return
         try:
-            for image in rules.images:
-                attended.rack.install_image(image)
+            attended.reached.need_images(rules.images)
         except HostUnreachable as error:
             # The look that follows finds the same, and writes it down.
             self._trouble.failed("host.images", error, of=host)
@@ -332,9 +349,12 @@ class Attending:
 
     def _release(self, host: HostId) -> None:
         attended = self._attended.get(host)
+        if attended is not None:
+            self._release_one(host, attended)
+
+    def _release_one(self, host: HostId, attended: Attended) -> None:
         try:
-            if attended is not None:
-                attended.converge.release()
+            attended.converge.release()
         except Exception as error:
             self._trouble.failed("host.release", error, of=host)
 

@@ -101,6 +101,8 @@ def spec_of(action: StartVm, start: VmFact, profile: HostProfile) -> DomainSpec:
         ssh_key=request.ssh_key,
         mac=mac_of(wanted.id),
         host_name=wanted.id,
+        memory_gib=request.memory_gib,
+        vcpus=request.vcpus,
     )
 
 

@@ -20,7 +20,7 @@ from scheduler.core.converging.diff import diff
 from scheduler.core.converging.due import next_due_at
 from scheduler.core.converging.witness import witness
 from scheduler.core.errors import LeaseLost, NightshiftError, StalePlan
-from scheduler.core.facts import HostFacts, Measurement, ObservedHost
+from scheduler.core.facts import HostFacts, Measurement, ObservedHost, Unreachable
 from scheduler.core.plan import Event, Plan, PlanChange, event, pinned
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
@@ -190,7 +190,7 @@ class Converge:
         seen = witness(facts, look, plan, now, profile=self._profile, settings=self._settings, in_flight=before_look)
         self._record(old, seen.facts, (*events, *seen.events), seen.measurements)
         self._settle(outcomes)
-        if isinstance(look, str):
+        if isinstance(look, Unreachable):
             why = reason(
                 ReasonCode.HOST_UNREACHABLE,
                 host=self._host,
@@ -216,11 +216,11 @@ class Converge:
             self._facts = forget_closed(in_order(self._store.load_facts(self._host)), plan)
         return self._facts
 
-    def _look(self) -> ObservedHost | str:
+    def _look(self) -> ObservedHost | Unreachable:
         try:
             return self._drivers.hypervisor.look()
         except HostUnreachable as error:
-            return error.message or error.code
+            return Unreachable(problem=error.message or error.code, mend=str(error.facts.get("mend") or ""))
 
     def _record(
         self,

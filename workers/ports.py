@@ -113,6 +113,10 @@ class DomainSpec:
     mac: str
     """The same over all generations of a reservation, as host name and cloud-init instance-id are."""
     host_name: str
+    memory_gib: int | None = None
+    """None: the partition's whole share."""
+    vcpus: int | None = None
+    """None: the partition's whole share."""
 
 
 class Hypervisor(Protocol):

@@ -141,7 +141,7 @@ class Watching:
     def _rack_due_at(self, host: HostId, attended: Attended) -> Instant | None:
         """Return when something comes due on a rack; None when it cannot be read, which is not the others' trouble."""
         try:
-            due_at = attended.rack.next_due_at()
+            due_at = attended.reached.next_due_at()
         except Exception as error:
             self._trouble.failed("rack.watch", error, of=host)
             return None

@@ -105,6 +105,38 @@ class ObservedDisk:
     held_by: UUID | None
 
 
+class TroubleKind(StrEnum):
+    WRONG = "wrong"
+    UNVERIFIED = "unverified"
+    """Cannot be told from where the worker runs; shown, never counted as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTrouble:
+    """Something about a host itself that keeps its VMs from being given their GPUs, or may."""
+
+    code: str
+    """`host.no_iommu`: says which; never changes its meaning."""
+    kind: TroubleKind
+    problem: str
+    """What was seen, in one line; the same words at every look that sees the same."""
+    mend: str
+    """What to do, in one line."""
+
+
+UNREACHABLE = "host.unreachable"
+"""The code of the trouble that a host does not answer; only where its driver knows what to do about that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreachable:
+    """What a failure to look came to."""
+
+    problem: str
+    mend: str = ""
+    """What to do, in one line; empty where nobody can say."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedHost:
     """One look at a host."""
@@ -114,6 +146,7 @@ class ObservedHost:
     domains: tuple[ObservedDomain, ...]
     devices: tuple[ObservedDevice, ...]
     disks: tuple[ObservedDisk, ...]
+    troubles: tuple[HostTrouble, ...] = ()
 
 
 class VmEnd(StrEnum):
@@ -241,6 +274,8 @@ class HostFacts:
     disks: tuple[DiskFact, ...] = ()
     asked: tuple[Asked, ...] = ()
     foreign: tuple[ForeignDomain, ...] = ()
+    troubles: tuple[HostTrouble, ...] = ()
+    """Of the latest look that was answered, sorted by code and problem; and why the last one was not."""
 
     @property
     def gpus_out_of_plan(self) -> frozenset[int]:

@@ -55,6 +55,8 @@ class AddHost:
     host: HostId
     profile: str
     storage: str
+    connect: str = ""
+    """The libvirt URI at which it is reached; empty for a simulated rack."""
     windows: tuple[Window, ...] = ()
     """Its windows under the applied policy, up to the plan's horizon."""
     policy_version: int = 0
@@ -62,6 +64,15 @@ class AddHost:
     horizon_at: Instant = 0
     """How far its windows reach."""
     kind: Literal["add_host"] = "add_host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectHost:
+    """Reach a host elsewhere, or in another way; refused where something of ours could be on another machine then."""
+
+    host: HostId
+    connect: str
+    kind: Literal["connect_host"] = "connect_host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +124,18 @@ class Materialise:
 
 
 Intent: TypeAlias = (
-    Submit | Cancel | Stop | Extend | Restart | AddHost | Drain | Undrain | Mend | ApplyPolicy | Materialise
+    Submit
+    | Cancel
+    | Stop
+    | Extend
+    | Restart
+    | AddHost
+    | ConnectHost
+    | Drain
+    | Undrain
+    | Mend
+    | ApplyPolicy
+    | Materialise
 )
 
 

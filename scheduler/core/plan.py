@@ -105,6 +105,8 @@ class Host:
     id: HostId
     profile: HostProfile
     storage: str
+    connect: str = ""
+    """The libvirt URI at which it is reached; empty for a simulated rack."""
     is_drained: bool = False
     mended: tuple[tuple[int, Instant], ...] = ()
     """GPUs that an admin said were mended, and when: converge checks them and takes them back."""

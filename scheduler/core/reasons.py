@@ -27,6 +27,7 @@ class ReasonCode(StrEnum):
     UNKNOWN_QUEUE = "request.unknown_queue"
     UNKNOWN_IMAGE = "request.unknown_image"
     BAD_DISK = "request.bad_disk"
+    BAD_SHARE = "request.bad_share"
     BAD_TEXT = "request.bad_text"
     BOUNDARY_NOT_ALLOWED = "request.boundary_not_allowed"
     NEVER_FITS = "request.never_fits"
@@ -44,6 +45,8 @@ class ReasonCode(StrEnum):
     UNKNOWN_GPU = "host.unknown_gpu"
     HOST_EXISTS = "host.exists"
     UNKNOWN_PROFILE = "host.unknown_profile"
+    BAD_CONNECT = "host.bad_connect"
+    HOST_IN_USE = "host.in_use"
     # Policies.
     POLICY_INVALID = "policy.invalid"
     POLICY_BREAKS_PROMISE = "policy.breaks_promise"
@@ -90,6 +93,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.BAD_DISK: (
         "a disk of {disk_gib} GiB is out of range for {gpus} GPUs; ask for {least_gib} to {most_gib} GiB"
     ),
+    ReasonCode.BAD_SHARE: "{value} {unit} cannot be had with {gpus} GPUs; ask for {least} to {most}",
     ReasonCode.BAD_TEXT: "{field} {value!r} is not acceptable: {problem}",
     ReasonCode.BOUNDARY_NOT_ALLOWED: (
         "window {window} does not allow {at_boundary!r} at its boundaries; it allows {allowed}"
@@ -107,6 +111,10 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.UNKNOWN_GPU: "host {host} has no GPU {gpu}",
     ReasonCode.HOST_EXISTS: "host {host} is there already; drain it or name another",
     ReasonCode.UNKNOWN_PROFILE: "host {host} cannot be of kind {profile!r}: {problem}",
+    ReasonCode.BAD_CONNECT: "host {host} cannot be reached by this URI: {problem}",
+    ReasonCode.HOST_IN_USE: (
+        "{reservation} has a VM or a disk on {host}, and the new URI leads to another machine; wait until that is gone"
+    ),
     ReasonCode.POLICY_INVALID: "{problem}",
     ReasonCode.POLICY_MISSES_HOSTS: "these windows were made before host {hosts} was there; make them anew",
     ReasonCode.DEFECT: "a defect of Nightshift keeps this from being decided ({problem}); nothing was changed",

@@ -57,6 +57,10 @@ class Ask:
     """None: the policy's first image."""
     disk_gib: int | None = None
     """None: what the policy gives by default."""
+    memory_gib: int | None = None
+    """None: the partition's whole share."""
+    vcpus: int | None = None
+    """None: the partition's whole share."""
     ssh_key: str | None = None
     continues: ReservationId | None = None
     """Take over the kept disk of this earlier reservation."""
@@ -77,6 +81,10 @@ class Request:
     at_boundary: AtBoundary
     image: str
     disk_gib: int
+    memory_gib: int | None = None
+    """Less than the partition's share; None: all of it."""
+    vcpus: int | None = None
+    """Less than the partition's share; None: all of it."""
     ssh_key: str | None = None
     continues: ReservationId | None = None
     key: str | None = None

@@ -9,6 +9,7 @@ the order of PCI addresses, and bit i of a mask is GPU i.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NewType
 
 from scheduler.core.errors import NightshiftError
@@ -177,6 +178,48 @@ class HandoverBounds:
         )
 
 
+class Accelerator(StrEnum):
+    """What runs a guest's instructions; the values are libvirt's domain types."""
+
+    KVM = "kvm"
+    EMULATED = "qemu"
+    """QEMU alone: works anywhere, hundreds of times slower; for trying things out."""
+
+
+class Firmware(StrEnum):
+    """What a guest boots through."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSettings:
+    """How VMs are made on this kind of host, as far as a share does not say it.
+
+    `hugepage_kib` is the size of the pages that back a guest's memory, 0 for ordinary ones. `pool` and `image_pool` are
+    libvirt storage pools: of VM disks, and of the images they are made from. `network` and `network_filter` are a
+    libvirt network and an nwfilter; empty means none.
+    """
+
+    accelerator: Accelerator = Accelerator.KVM
+    firmware: Firmware = Firmware.BIOS
+    hugepage_kib: int = 0
+    pool: str = "nightshift"
+    image_pool: str = "nightshift-images"
+    network: str = "nightshift"
+    network_filter: str = "clean-traffic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PciIds:
+    """What must be at the profile's addresses, as `vendor:product` (`10de:1db8`); an empty list is not checked."""
+
+    gpus: tuple[str, ...] = ()
+    nvswitches: tuple[str, ...] = ()
+    hcas: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostProfile:
     """The description of one kind of host.
@@ -186,8 +229,9 @@ class HostProfile:
     except while a VM of one GPU is on GPU 0 or GPU 8: it has 5 of its 6 threads and runs on them.)
 
     `memory_gib` is what is installed. `pool_gib` is the pool for VM disks, of which `scratch_gib` is set aside for the
-    HPC queue; `os_disk_gib` is a VM's system disk. Built with any values: `topology_checks.check_profile` says what is
-    wrong with them.
+    HPC queue; `os_disk_gib` is a VM's system disk. `shares_threads`: the host has too few threads to give each VM its
+    own, so VMs and emulators may be pinned to the same ones. Built with any values: `topology_checks.check_profile`
+    says what is wrong with them.
     """
 
     name: str
@@ -203,6 +247,9 @@ class HostProfile:
     pool_gib: int
     scratch_gib: int
     os_disk_gib: int
+    vm: VmSettings = VmSettings()
+    pci_ids: PciIds = PciIds()
+    shares_threads: bool = False
     _gpu_by_index: dict[int, Gpu] = field(init=False, repr=False, compare=False)
     _partition_by_id: dict[str, Partition] = field(init=False, repr=False, compare=False)
     _partition_by_gpus: dict[frozenset[int], Partition] = field(init=False, repr=False, compare=False)

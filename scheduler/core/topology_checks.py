@@ -6,8 +6,10 @@ values themselves (`topology`), nor how profile files are read (`scheduler.profi
 The claim behind a profile: partitions without a GPU in common can run at once, whatever the mix, and no two tenants
 then share a hardware thread, a core, an NVSwitch, an HCA or memory. Threads and devices have one owner, so for them it
 is enough that every two such partitions are disjoint; memory adds up, so there the heaviest mix is looked for.
+A profile that `shares_threads` makes no claim about threads and cores; all else is held to it as well.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -15,13 +17,17 @@ from itertools import combinations
 
 from scheduler.core.topology import CoreShare, Gpu, Hca, HostProfile, Nvme, NvSwitch, Partition, Share, Thread, mask_of
 
+KIB_PER_GIB = 1024 * 1024
+
+PCI_ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
+
 MAX_PARTITIONS = 64
 """Fabric Manager's limit on the partitions of one host; it also keeps the planner's work per host bounded."""
 
 
 def check_profile(profile: HostProfile) -> tuple[str, ...]:
     """Return what is wrong with a profile, one sentence per offender; nothing if it can be planned on."""
-    problems = [*_repeated(profile), *_host(profile)]
+    problems = [*_repeated(profile), *_host(profile), *_vm(profile)]
     for partition in profile.partitions:
         problems += _gpus(profile, partition)
         problems += _share(profile, partition)
@@ -29,7 +35,9 @@ def check_profile(profile: HostProfile) -> tuple[str, ...]:
     core_by_thread = {thread.id: thread.core for thread in profile.threads}
     for one, other in combinations(profile.partitions, 2):
         if not one.gpus & other.gpus:
-            problems += _taken_twice(core_by_thread, profile.host_threads, one, other)
+            if not profile.shares_threads:
+                problems += _threads_taken_twice(core_by_thread, profile.host_threads, one, other)
+            problems += _devices_taken_twice(one, other)
     if len(profile.partitions) > MAX_PARTITIONS:
         first_past = profile.partitions[MAX_PARTITIONS].id
         problems.append(f"{len(profile.partitions)} partitions, at most {MAX_PARTITIONS}: {first_past} is one too many")
@@ -156,6 +164,17 @@ def _host(profile: HostProfile) -> Iterator[str]:
             yield f"size {size} has no start bound"
 
 
+def _vm(profile: HostProfile) -> Iterator[str]:
+    page_kib = profile.vm.hugepage_kib
+    if page_kib < 0 or (page_kib and KIB_PER_GIB % page_kib):
+        yield f"huge pages of {page_kib} KiB do not make up a GiB; x86 has pages of 2048 and 1048576 KiB, 0 means none"
+    ids = profile.pci_ids
+    for kind, listed in (("gpus", ids.gpus), ("nvswitches", ids.nvswitches), ("hcas", ids.hcas)):
+        for id_ in listed:
+            if not PCI_ID.fullmatch(id_):
+                yield f"pci_ids.{kind} has {id_!r}; an id is vendor:product in lower-case hex, as 10de:1db8"
+
+
 def _gpus(profile: HostProfile, partition: Partition) -> Iterator[str]:
     known = {gpu.index for gpu in profile.gpus}
     if not partition.gpus:
@@ -175,8 +194,11 @@ def _share(profile: HostProfile, partition: Partition) -> Iterator[str]:
     by_node_gib = sum(gib for _, gib in share.memory_gib_by_node)
     if share.memory_gib != by_node_gib:
         yield f"partition {partition.id} has {share.memory_gib} GiB of memory, {by_node_gib} GiB over its NUMA nodes"
+    # Where threads are shared, a VM's emulator may be on its vCPUs' threads too.
+    also_vcpus = share.vcpu_threads if profile.shares_threads else ()
+    emulator_only = tuple(id_ for id_ in share.emulator_threads if id_ not in also_vcpus)
     for kind, given, known in (
-        ("thread", (*share.vcpu_threads, *share.emulator_threads), {thread.id for thread in profile.threads}),
+        ("thread", share.vcpu_threads + emulator_only, {thread.id for thread in profile.threads}),
         ("NVSwitch", share.nvswitches, {switch.address for switch in profile.nvswitches}),
         ("HCA", share.hcas, {hca.address for hca in profile.hcas}),
     ):
@@ -223,7 +245,7 @@ def _numa(profile: HostProfile, partition: Partition) -> Iterator[str]:
             yield f"partition {partition.id} is given {device.address} {where}"
 
 
-def _taken_twice(
+def _threads_taken_twice(
     core_by_thread: dict[int, int], host_threads: Sequence[int], one: Partition, other: Partition
 ) -> Iterator[str]:
     mine, theirs = one.share, other.share
@@ -232,14 +254,23 @@ def _taken_twice(
     threads -= {*mine.emulator_threads} & {*theirs.emulator_threads} & {*host_threads}
     cores = _cores_where_one_disturbs_the_other(core_by_thread, mine, theirs)
     cores -= {core_by_thread[id_] for id_ in threads if id_ in core_by_thread}
-    for kind, values in (
-        ("thread", sorted(threads)),
-        ("core", sorted(cores)),
-        ("NVSwitch", sorted({*mine.nvswitches} & {*theirs.nvswitches})),
-        ("HCA", sorted({*mine.hcas} & {*theirs.hcas})),
-    ):
+    for kind, values in (("thread", sorted(threads)), ("core", sorted(cores))):
         for value in values:
-            yield f"{kind} {value} is given to both {one.id} and {other.id}, which may run at once"
+            yield _given_to_both(f"{kind} {value}", one, other)
+
+
+def _devices_taken_twice(one: Partition, other: Partition) -> Iterator[str]:
+    mine, theirs = one.share, other.share
+    for kind, addresses in (
+        ("NVSwitch", {*mine.nvswitches} & {*theirs.nvswitches}),
+        ("HCA", {*mine.hcas} & {*theirs.hcas}),
+    ):
+        for address in sorted(addresses):
+            yield _given_to_both(f"{kind} {address}", one, other)
+
+
+def _given_to_both(what: str, one: Partition, other: Partition) -> str:
+    return f"{what} is given to both {one.id} and {other.id}, which may run at once"
 
 
 def _cores_where_one_disturbs_the_other(core_by_thread: dict[int, int], mine: Share, theirs: Share) -> set[int]:

@@ -5,7 +5,9 @@ are in the `.toml` files beside this module) nor the checks on the finished prof
 
 A profile file is TOML; `dgx-2.toml` shows and explains every key. What is derived and therefore not in the file: a
 VM's vCPUs are pinned to all threads of its GPUs' cores that are neither `emulator_threads` nor `host_threads`, siblings
-next to each other; its memory is split over NUMA nodes by the number of its GPUs on each.
+next to each other; its memory is split over NUMA nodes by the number of its GPUs on each. On a host that
+`shares_threads` a VM's vCPUs are pinned to as many of its GPUs' threads as its size says, split over NUMA nodes as its
+memory is, whoever else is on them. `dgx-2-lab.toml` is such a host.
 """
 
 import tomllib
@@ -26,8 +28,10 @@ from scheduler.core.topology import (
     NvSwitch,
     Partition,
     PartitionId,
+    PciIds,
     Share,
     Thread,
+    VmSettings,
     mask_of,
 )
 from scheduler.core.topology_checks import check_profile, shared_cores
@@ -102,6 +106,7 @@ class _Parts:
     threads: tuple[Thread, ...]
     host_threads: tuple[int, ...]
     size_by_gpus: Mapping[int, Table]
+    shares_threads: bool
 
 
 def _profile(table: Table) -> HostProfile:
@@ -114,6 +119,7 @@ def _profile(table: Table) -> HostProfile:
         threads=tuple(sorted(_threads(table.tables("sockets")), key=lambda thread: thread.id)),
         host_threads=table.integers("host_threads"),
         size_by_gpus=_sizes(table),
+        shares_threads=table.boolean_or("shares_threads", default=False),
     )
     bounds = table.table("bounds")
     disks = table.table("disks")
@@ -135,9 +141,33 @@ def _profile(table: Table) -> HostProfile:
         pool_gib=disks.integer("pool_gib"),
         scratch_gib=disks.integer("scratch_gib"),
         os_disk_gib=disks.integer("os_disk_gib"),
+        vm=_vm(table.table("vm", may_be_absent=True)),
+        pci_ids=_pci_ids(table.table("pci_ids", may_be_absent=True)),
+        shares_threads=parts.shares_threads,
     )
     table.refuse_unread()
     return profile
+
+
+def _vm(table: Table) -> VmSettings:
+    plain = VmSettings()
+    return VmSettings(
+        accelerator=table.choice_or("accelerator", plain.accelerator),
+        firmware=table.choice_or("firmware", plain.firmware),
+        hugepage_kib=table.integer_or("hugepage_kib", plain.hugepage_kib),
+        pool=table.text_or("pool", plain.pool),
+        image_pool=table.text_or("image_pool", plain.image_pool),
+        network=table.text_or("network", plain.network, may_be_empty=True),
+        network_filter=table.text_or("network_filter", plain.network_filter, may_be_empty=True),
+    )
+
+
+def _pci_ids(table: Table) -> PciIds:
+    return PciIds(
+        gpus=table.texts_or("gpus", ()),
+        nvswitches=table.texts_or("nvswitches", ()),
+        hcas=table.texts_or("hcas", ()),
+    )
 
 
 def _gpu(row: Table) -> Gpu:
@@ -221,21 +251,23 @@ def _partition(row: Table, parts: _Parts) -> Partition:
 
 def _share(row: Table, *, size: Table, gpus: frozenset[int], parts: _Parts) -> Share:
     emulator_threads = row.integers("emulator_threads")
+    gpu_nodes = [gpu.numa_node for gpu in parts.gpus if gpu.index in gpus]
     cores = {core for gpu in gpus for core in parts.cores_by_gpu[gpu]}
-    left_out = {*emulator_threads, *parts.host_threads}
-    vcpu_threads = tuple(
-        thread.id
+    left_out = {*parts.host_threads} if parts.shares_threads else {*emulator_threads, *parts.host_threads}
+    threads = [
+        thread
         for thread in sorted(parts.threads, key=lambda thread: (thread.core, thread.id))
         if thread.core in cores and thread.id not in left_out
-    )
+    ]
+    if parts.shares_threads:
+        threads = _first_threads(threads, _over_nodes(size.integer("vcpus"), gpu_nodes))
+    vcpu_threads = tuple(thread.id for thread in threads)
     nvswitch_by_index = {switch.index: switch.address for switch in parts.nvswitches}
     hca_by_index = {hca.index: hca.address for hca in parts.hcas}
     return Share(
         vcpus=size.integer("vcpus"),
         memory_gib=size.integer("memory_gib"),
-        memory_gib_by_node=_over_nodes(
-            size.integer("memory_gib"), [gpu.numa_node for gpu in parts.gpus if gpu.index in gpus]
-        ),
+        memory_gib_by_node=_over_nodes(size.integer("memory_gib"), gpu_nodes),
         hcas=_addresses(row, "hcas", address_by_index=hca_by_index, count=size.integer("hcas")),
         nvswitches=_addresses(row, "nvswitches", address_by_index=nvswitch_by_index, count=size.integer("nvswitches")),
         nvlinks_per_gpu=size.integer("nvlinks_per_gpu"),
@@ -250,13 +282,24 @@ def _share(row: Table, *, size: Table, gpus: frozenset[int], parts: _Parts) -> S
     )
 
 
-def _over_nodes(memory_gib: int, gpu_nodes: list[int]) -> tuple[tuple[int, int], ...]:
-    """Split memory over NUMA nodes by the GPUs on each; what does not divide goes to the first nodes."""
+def _over_nodes(total: int, gpu_nodes: list[int]) -> tuple[tuple[int, int], ...]:
+    """Split GiB or vCPUs over NUMA nodes by the GPUs on each; what does not divide goes to the first nodes."""
     gpus_by_node = sorted(Counter(gpu_nodes).items())
-    by_node = {node: memory_gib * gpus // len(gpu_nodes) for node, gpus in gpus_by_node}
-    for node in list(by_node)[: memory_gib - sum(by_node.values())]:
+    by_node = {node: total * gpus // len(gpu_nodes) for node, gpus in gpus_by_node}
+    for node in list(by_node)[: total - sum(by_node.values())]:
         by_node[node] += 1
     return tuple(by_node.items())
+
+
+def _first_threads(threads: Iterable[Thread], count_by_node: Iterable[tuple[int, int]]) -> list[Thread]:
+    """Return the first of the threads on each NUMA node, as many as are wanted there, in the order given."""
+    left_by_node = dict(count_by_node)
+    taken = []
+    for thread in threads:
+        if left_by_node.get(thread.socket, 0) > 0:
+            left_by_node[thread.socket] -= 1
+            taken.append(thread)
+    return taken
 
 
 def _addresses(row: Table, key: str, *, address_by_index: Mapping[int, str], count: int) -> tuple[str, ...]:

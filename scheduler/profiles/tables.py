@@ -4,9 +4,12 @@ Holds the reading of any TOML document. Must not hold what a profile is made of 
 """
 
 from collections.abc import Mapping
-from typing import TypeGuard
+from enum import StrEnum
+from typing import TypeGuard, TypeVar
 
 from scheduler.core.errors import NightshiftError
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class BadTable(NightshiftError):
@@ -39,8 +42,44 @@ class Table:
             raise self.wrong(key, "a text that is not empty", value)
         return value
 
+    def text_or(self, key: str, default: str, *, may_be_empty: bool = False) -> str:
+        """Return the text of a key, or `default` if the key is absent."""
+        value = self._value_or(key, default)
+        if not isinstance(value, str) or not (value or may_be_empty):
+            raise self.wrong(key, "a text" if may_be_empty else "a text that is not empty", value)
+        return value
+
+    def texts_or(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the texts of a list, or `default` if the key is absent."""
+        value = self._value_or(key, list(default))
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, "a list of texts", value)
+        return tuple(value)
+
+    def choice_or(self, key: str, default: Choice) -> Choice:
+        """Return one of the values that `default` is one of, or `default` if the key is absent."""
+        value = self._value_or(key, default.value)
+        for choice in type(default):
+            if choice.value == value:
+                return choice
+        raise self.wrong(key, "one of " + ", ".join(choice.value for choice in type(default)), value)
+
+    def boolean_or(self, key: str, *, default: bool) -> bool:
+        """Return the boolean of a key, or `default` if the key is absent."""
+        value = self._value_or(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false", value)
+        return value
+
     def integer(self, key: str) -> int:
         value = self._value(key)
+        if not _is_count(value):
+            raise self.wrong(key, "a whole number, 0 or more", value)
+        return value
+
+    def integer_or(self, key: str, default: int) -> int:
+        """Return the number of a key, or `default` if the key is absent."""
+        value = self._value_or(key, default)
         if not _is_count(value):
             raise self.wrong(key, "a whole number, 0 or more", value)
         return value
@@ -51,8 +90,8 @@ class Table:
             raise self.wrong(key, "a list of whole numbers, 0 or more", value)
         return tuple(value)
 
-    def table(self, key: str) -> "Table":
-        value = self._value(key)
+    def table(self, key: str, *, may_be_absent: bool = False) -> "Table":
+        value = self._value_or(key, {}) if may_be_absent else self._value(key)
         if not isinstance(value, dict):
             raise self.wrong(key, "a table", value)
         return self._child(value, self.where(key))
@@ -86,6 +125,10 @@ class Table:
             where = self.where(key)
             raise BadTable(f"{where} is missing", key=where)
         return self._values[key]
+
+    def _value_or(self, key: str, default: object) -> object:
+        self._read.add(key)
+        return self._values.get(key, default)
 
     def _child(self, values: Mapping[str, object], path: str) -> "Table":
         child = Table(values, path)

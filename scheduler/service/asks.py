@@ -26,6 +26,8 @@ class Wish:
     at_boundary: AtBoundary | None = None
     image: str | None = None
     disk_gib: int | None = None
+    memory_gib: int | None = None
+    vcpus: int | None = None
     ssh_key: str | None = None
     continues: ReservationId | None = None
 
@@ -48,6 +50,8 @@ def complete(wish: Wish, plan: Plan, *, like: Reservation | None = None) -> Ask 
     disk_gib = wish.disk_gib
     if disk_gib is None and wish.continues is None and known is not None and is_same_queue and known.gpus == gpus:
         disk_gib = known.disk_gib
+    # Shares are those of a size.
+    of_size = known if known is not None and known.gpus == gpus else None
     return Ask(
         owner=wish.owner,
         queue=queue,
@@ -58,6 +62,8 @@ def complete(wish: Wish, plan: Plan, *, like: Reservation | None = None) -> Ask 
         at_boundary=wish.at_boundary or (known.at_boundary if known is not None and is_same_queue else None),
         image=wish.image or (known.image if known is not None else None),
         disk_gib=disk_gib,
+        memory_gib=wish.memory_gib if wish.memory_gib is not None or of_size is None else of_size.memory_gib,
+        vcpus=wish.vcpus if wish.vcpus is not None or of_size is None else of_size.vcpus,
         ssh_key=wish.ssh_key or (known.ssh_key if known is not None else None),
         continues=wish.continues,
     )
@@ -83,6 +89,8 @@ def ask_to_go_on(ended: Reservation, *, run_s: int) -> Ask:
         run_s=run_s,
         at_boundary=request.at_boundary,
         image=request.image,
+        memory_gib=request.memory_gib,
+        vcpus=request.vcpus,
         ssh_key=request.ssh_key,
         continues=request.id,
     )

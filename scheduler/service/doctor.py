@@ -7,9 +7,10 @@ begins at the right end.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from scheduler.core.errors import NightshiftError
-from scheduler.core.facts import OUT_OF_PLAN, HostFacts
+from scheduler.core.facts import OUT_OF_PLAN, UNREACHABLE, HostFacts, TroubleKind
 from scheduler.core.plan import Host, Plan
 from scheduler.core.requests import HostId
 from scheduler.core.spans import DAY_S, Instant, utc_text
@@ -33,7 +34,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    """`database`, `redis`, `ticker`, `worker`, `planning`, `host:<id>`, `policy` or `clock`."""
+    """`database`, `redis`, `ticker`, `worker`, `planning`, `host:<id>`, `host:<id>:<trouble>`, `policy` or `clock`."""
     is_ok: bool
     detail: str
     """What was seen, in one line."""
@@ -117,7 +118,9 @@ def _cause(check: Check, before: Iterable[Check]) -> Check | None:
     """Return the first broken part that keeps a broken one from working."""
     if check.is_ok:
         return None
-    needs = _NEEDS.get(check.name.partition(":")[0], ())
+    part, _, of = check.name.partition(":")
+    # What troubles a host itself is no matter of who looks at it.
+    needs = () if ":" in of else _NEEDS.get(part, ())
     return next((other for other in before if other.name in needs and not other.is_ok), None)
 
 
@@ -141,7 +144,9 @@ def _checks(evidence: Evidence) -> Iterator[Check]:
     yield _worker(remembered.heartbeats, now_s)
     yield _planning(remembered, now_s)
     for _, host in sorted(remembered.plan.hosts.items()):
-        yield _host(host, remembered.facts.get(host.id), remembered.heartbeats, evidence)
+        facts = remembered.facts.get(host.id)
+        yield _host(host, facts, remembered.heartbeats, evidence)
+        yield from _troubles(host, facts)
     yield _policy(remembered.plan, evidence.now)
     yield _clock(evidence, remembered.heartbeats)
 
@@ -198,21 +203,38 @@ def _host(host: Host, facts: HostFacts | None, heartbeats: Iterable[Heartbeat], 
     return Check(name=name, is_ok=not problem, detail=f"{check.detail}{drained}{told}", remedy=remedy)
 
 
+def _troubles(host: Host, facts: HostFacts | None) -> Iterator[Check]:
+    """Check the host itself: one for each thing that is wrong with it, or that its worker cannot see."""
+    for trouble in () if facts is None else facts.troubles:
+        if trouble.code == UNREACHABLE:
+            continue
+        name = f"host:{host.id}:{trouble.code}"
+        match trouble.kind:
+            case TroubleKind.WRONG:
+                yield Check(name=name, is_ok=False, detail=trouble.problem, remedy=trouble.mend)
+            case TroubleKind.UNVERIFIED:
+                yield Check(name=name, is_ok=True, detail=f"unverified: {trouble.problem} ({trouble.mend})")
+            case _:
+                assert_never(trouble.kind)
+
+
 def _host_problem(host: Host, facts: HostFacts | None, now: Instant) -> tuple[str, str]:
     """Return what is wrong with a host that is being looked at, and what to do; both empty when nothing is."""
     if facts is None or (facts.seen_at is None and facts.unreachable_since_at is None):
         return "not seen yet", "wait for the first look; if none comes, see logs/worker.log"
     if facts.unreachable_since_at is not None:
         since_s = max(0, now - facts.unreachable_since_at)
-        said = f": {facts.problem}" if facts.problem else ""
-        remedy = f"does {host.id} run, and its libvirt? can the worker log in there?"
+        known = next((trouble for trouble in facts.troubles if trouble.code == UNREACHABLE), None)
+        problem = facts.problem if known is None else known.problem
+        said = f": {problem}" if problem else ""
+        remedy = f"does {host.id} run, and its libvirt? can the worker log in there?" if known is None else known.mend
         return f"does not answer for {_lasting(since_s)}{said}", remedy
     if facts.problem:
         return facts.problem, f"`nightshift host show {host.id}` tells more"
     out = sorted(fact.gpu for fact in facts.gpus if fact.state in OUT_OF_PLAN)
     if out:
-        known = {fact.gpu: fact for fact in facts.gpus}
-        first = known[out[0]]
+        fact_by_gpu = {fact.gpu: fact for fact in facts.gpus}
+        first = fact_by_gpu[out[0]]
         said = f" ({first.state.value}: {first.problem})" if first.problem else f" ({first.state.value})"
         gpus = f"GPU {out[0]} is" if len(out) == 1 else f"GPUs {', '.join(map(str, out))} are"
         return f"{gpus} out of the plan{said}", f"`nightshift host show {host.id}` tells each one's trouble"

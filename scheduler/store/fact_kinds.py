@@ -17,6 +17,7 @@ from scheduler.core.facts import (
     GpuFact,
     GpuState,
     HostFacts,
+    HostTrouble,
     Measurement,
     Verb,
     VmEnd,
@@ -50,6 +51,7 @@ def host_row(facts: HostFacts) -> Columns:
         "seen_at": facts.seen_at,
         "unreachable_since_at": facts.unreachable_since_at,
         "problem": facts.problem,
+        "troubles": to_json(facts.troubles),
     }
 
 
@@ -172,4 +174,5 @@ def host_of(row: Row[Any] | None, host: HostId) -> HostFacts:
         seen_at=row.seen_at,
         unreachable_since_at=row.unreachable_since_at,
         problem=row.problem,
+        troubles=from_json_shared(tuple[HostTrouble, ...], row.troubles),
     )

@@ -26,6 +26,7 @@ def host_row(host: Host) -> Columns:
         "id": host.id,
         "profile": host.profile.name,
         "storage": host.storage,
+        "connect": host.connect,
         "is_drained": host.is_drained,
         "mended": to_json(host.mended),
     }
@@ -36,6 +37,7 @@ def host_of(row: Row[Any], profile: HostProfile) -> Host:
         id=HostId(row.id),
         profile=profile,
         storage=row.storage,
+        connect=row.connect,
         is_drained=row.is_drained,
         mended=from_json(tuple[tuple[int, Instant], ...], row.mended),
     )
@@ -95,6 +97,8 @@ def reservation_row(reservation: Reservation) -> Columns:
         "at_boundary": request.at_boundary.value,
         "image": request.image,
         "disk_gib": request.disk_gib,
+        "memory_gib": request.memory_gib,
+        "vcpus": request.vcpus,
         "ssh_key": request.ssh_key,
         "continues": request.continues,
         "key": request.key,
@@ -127,6 +131,8 @@ def reservation_of(row: Row[Any], spans: Iterable[BookedSpan]) -> Reservation:
         at_boundary=AtBoundary(row.at_boundary),
         image=row.image,
         disk_gib=row.disk_gib,
+        memory_gib=row.memory_gib,
+        vcpus=row.vcpus,
         ssh_key=row.ssh_key,
         continues=row.continues,
         key=row.key,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    text,
 )
 from sqlmodel import Field, SQLModel
 
@@ -73,6 +74,7 @@ class HostRow(Row, table=True):
     id: str = Field(primary_key=True)
     profile: str
     storage: str
+    connect: str = Field(sa_column_kwargs={"server_default": text("''")})
     is_drained: bool
     mended: str
 
@@ -127,6 +129,8 @@ class ReservationRow(Row, table=True):
     at_boundary: str
     image: str
     disk_gib: int = Field(sa_type=BigInteger)
+    memory_gib: int | None = Field(sa_type=BigInteger)
+    vcpus: int | None = Field(sa_type=BigInteger)
     ssh_key: str | None
     continues: str | None
     key: str | None
@@ -228,6 +232,7 @@ class HostFactRow(Row, table=True):
     seen_at: int | None = Field(sa_type=BigInteger)
     unreachable_since_at: int | None = Field(sa_type=BigInteger)
     problem: str
+    troubles: str = Field(sa_column_kwargs={"server_default": "[]"})
     revision: int = Field(sa_type=BigInteger)
     """Rises with every change of facts that planning reads: whoever has read this one need not read again."""
 

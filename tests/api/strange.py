@@ -60,6 +60,8 @@ def _ask(draw: random.Random) -> dict[str, Any]:
         ("at_night", ("park", "finish", "keep")),
         ("image", ("ubuntu", "debian", "none")),
         ("disk_gib", (1, 10, 50, 100_000)),
+        ("memory_gib", (1, 64, 2000)),
+        ("vcpus", (1, 4, 200)),
         ("ssh_key", ("ssh-ed25519 AAAA ann", "-----BEGIN OPENSSH PRIVATE KEY-----", "ssh-")),
         ("continues", ("r-3", "r-4", "r-9")),
         ("like", ("r-3", "r-4", "r-9")),
@@ -83,8 +85,18 @@ def _user(draw: random.Random) -> dict[str, Any]:
 
 def _host(draw: random.Random) -> dict[str, Any]:
     return draw.choice(
-        ({"id": "dgx2-b", "profile": "dgx-2"}, {"id": "x", "profile": "none"}, {"id": "a/b", "profile": "/etc"})
+        (
+            {"id": "dgx2-b", "profile": "dgx-2"},
+            {"id": "x", "profile": "none"},
+            {"id": "a/b", "profile": "/etc"},
+            {"id": "dgx2-c", "profile": "dgx-2", "connect": "qemu+tls://dgx2-c/system"},
+            {"id": "x", "profile": "dgx-2", "connect": "qemu+tcp://x/system"},
+        )
     )
+
+
+def _connect(draw: random.Random) -> dict[str, Any]:
+    return {"connect": draw.choice(("qemu:///system", "qemu+ssh://a:b@x/system", "é", "qemu+tls://dgx2-a/system"))}
 
 
 def _no_body(draw: random.Random) -> dict[str, Any]:
@@ -108,6 +120,7 @@ ENDPOINTS: tuple[tuple[str, str, Body | None, int], ...] = (
     ("GET", "/hosts", None, 1),
     ("GET", "/hosts/{}", None, 1),
     ("POST", "/hosts", _host, 1),
+    ("POST", "/hosts/{}/connect", _connect, 1),
     ("POST", "/hosts/{}/drain", _no_body, 1),
     ("POST", "/hosts/{}/undrain", _no_body, 2),
     ("GET", "/policies", None, 1),

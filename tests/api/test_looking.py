@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from scheduler.core.facts import HostFacts, HostTrouble, TroubleKind
 from scheduler.core.requests import HostId
 from scheduler.core.spans import HOUR_S
+from scheduler.store.leases import host_lease
 from tests.api.bench import HOST, Bench, opened
 from workers.drivers.simulated.faults import Fault, FaultKind
 
@@ -219,9 +221,76 @@ def test_an_unknown_kind_of_host_is_refused_with_the_known_ones(bench: Bench) ->
     assert (path.status, path.code) == (422, "request.invalid")
 
 
+def test_where_a_host_is_reached_and_what_troubles_it_is_for_admins(bench: Bench) -> None:
+    uri = "qemu+ssh://root@dgx2-b/system"
+    added = bench.send("POST", "/hosts", {"id": "dgx2-b", "profile": "dgx-2", "connect": uri}, user="root")
+    assert (added.status, added.json["connect"], added.json["troubles"]) == (201, uri, [])
+    store, host = bench.home.store, HostId("dgx2-b")
+    troubles = (
+        HostTrouble(code="check.x", kind=TroubleKind.UNVERIFIED, problem="x is not seen", mend="run it there"),
+        HostTrouble(code="host.no_iommu", kind=TroubleKind.WRONG, problem="it has no IOMMU", mend="switch it on"),
+    )
+    store.acquire_lease(host_lease(host), "t", now_machine_s=0, ttl_s=10)
+    found = HostFacts(host=host, seen_at=bench.now, troubles=troubles)
+    store.record_facts(host, "t", HostFacts(host=host), found, now_machine_s=0)
+    shown = bench.get("/hosts/dgx2-b", user="root")
+    assert shown["troubles"] == [
+        {"code": "check.x", "kind": "unverified", "problem": "x is not seen", "mend": "run it there"},
+        {"code": "host.no_iommu", "kind": "wrong", "problem": "it has no IOMMU", "mend": "switch it on"},
+    ]
+    assert [one["connect"] for one in bench.get("/hosts", user="root")["hosts"]] == ["", uri]
+    checks = {check["name"]: check for check in bench.get("/doctor", user="root")["checks"]}
+    assert checks["host:dgx2-b:host.no_iommu"]["remedy"] == "switch it on"
+    assert checks["host:dgx2-b:check.x"]["ok"] is True
+    for one in (bench.get("/hosts/dgx2-b"), bench.get("/hosts")["hosts"][1]):
+        assert (one["connect"], one["troubles"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("qemu+tcp://dgx2-b/system", "use qemu+tls or qemu+ssh"),
+        ("qemu+ssh://root:hunter2@dgx2-b/system", "it holds a password"),
+        ("dgx2-b", "write it like"),
+    ],
+)
+def test_a_uri_that_is_not_taken_is_refused_before_it_is_kept_or_repeated(bench: Bench, uri: str, said: str) -> None:
+    for path, body in (
+        ("/hosts", {"id": "dgx2-b", "profile": "dgx-2", "connect": uri}),
+        (f"/hosts/{HOST}/connect", {"connect": uri}),
+    ):
+        answer = bench.send("POST", path, body, user="root")
+        assert (answer.status, answer.code) == (422, "request.invalid")
+        assert answer.json["errors"][0]["field"] == "connect"
+        assert said in answer.json["detail"]
+        assert "hunter2" not in str(answer.json)
+    assert bench.filed == 0
+
+
+def test_a_host_is_reached_elsewhere_from_now_on_unless_something_is_on_it(bench: Bench) -> None:
+    bench.send("POST", "/hosts", {"id": "dgx2-b", "profile": "dgx-2", "connect": "qemu:///system"}, user="root")
+    uri = "qemu+tls://dgx2-b/system"
+    moved = bench.send("POST", "/hosts/dgx2-b/connect", {"connect": uri}, user="root")
+    assert (moved.status, moved.json["connect"]) == (200, uri)
+    running = bench.reserve(gpus=1)["id"]
+    bench.pass_time(600)
+    refused = bench.send("POST", f"/hosts/{HOST}/connect", {"connect": uri}, user="root")
+    assert (refused.status, refused.code) == (409, "host.in_use")
+    assert running in refused.json["detail"]
+
+
+def test_one_key_for_two_addresses_of_a_host_is_used_twice(bench: Bench) -> None:
+    body, key = {"id": "dgx2-b", "profile": "dgx-2", "connect": "qemu:///system"}, {"Idempotency-Key": "h"}
+    assert bench.send("POST", "/hosts", body, user="root", headers=key).status == 201
+    assert bench.send("POST", "/hosts", body, user="root", headers=key).status == 201
+    other = bench.send("POST", "/hosts", {**body, "connect": "qemu+tls://x/system"}, user="root", headers=key)
+    assert other.code == "key.reused"
+
+
 def test_only_admins_change_hosts_and_unknown_hosts_are_not_there(bench: Bench) -> None:
     for path, body in (
         ("/hosts", {"id": "x", "profile": "dgx-2"}),
+        (f"/hosts/{HOST}/connect", {"connect": "qemu:///system"}),
         (f"/hosts/{HOST}/drain", {}),
         (f"/hosts/{HOST}/undrain", {}),
     ):

@@ -67,6 +67,28 @@ def test_like_takes_what_is_not_said_from_an_earlier_one(bench: Bench) -> None:
     assert (other["queue"], other["at_boundary"], other["disk_gib"]) == ("hpc", "finish", 100)
 
 
+def test_less_than_a_share_is_shown_kept_when_it_goes_on_and_refused_out_of_range(bench: Bench) -> None:
+    made = bench.reserve(gpus=2, memory_gib=64, vcpus=4)
+    assert (made["memory_gib"], made["vcpus"]) == (64, 4)
+    whole = bench.reserve(gpus=2)
+    assert (whole["memory_gib"], whole["vcpus"]) == (None, None)
+    bench.pass_time(900)
+    assert bench.send("POST", f"/reservations/{made['id']}/extend", {"by_s": 60}).json["memory_gib"] == 64
+    assert bench.send("POST", f"/reservations/{made['id']}/stop").status == 200
+    bench.pass_time(HOUR_S)
+    gone_on = bench.send("POST", f"/reservations/{made['id']}/start").json
+    assert (gone_on["memory_gib"], gone_on["vcpus"], gone_on["continues"]) == (64, 4, made["id"])
+    for path in ("/reservations", "/quotes"):
+        answer = bench.send("POST", path, {"gpus": 2, "run_s": HOUR_S, "memory_gib": 181, "vcpus": 4})
+        reasons = answer.json["reasons"]
+        assert [why["code"] for why in reasons] == ["request.bad_share"]
+        assert reasons[0]["facts"] == {
+            "field": "memory_gib", "unit": "GiB of memory", "value": 181, "gpus": 2, "least": 1, "most": 180
+        }  # fmt: skip
+    zero = bench.send("POST", "/reservations", {"gpus": 2, "run_s": HOUR_S, "vcpus": 0})
+    assert (zero.status, zero.code) == (422, "request.invalid")
+
+
 def test_without_size_and_length_there_is_no_ask(bench: Bench) -> None:
     answer = bench.send("POST", "/reservations", {})
     assert (answer.status, answer.code) == (422, "request.invalid")

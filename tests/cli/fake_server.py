@@ -25,7 +25,8 @@ def reservation(name: str = "r-17", **changed: Any) -> Json:
     return {
         "id": name, "owner": "ada", "queue": "interactive", "gpus": 2, "run_s": 14 * 3600, "phase": "promised",
         "submitted_at": NOW, "not_before_at": None, "asked_start_by_at": None, "at_boundary": "park",
-        "image": "ubuntu-24.04-cuda", "disk_gib": 100, "continues": None, "by_policy": None,
+        "image": "ubuntu-24.04-cuda", "disk_gib": 100, "memory_gib": None, "vcpus": None, "continues": None,
+        "by_policy": None,
         "promise": {"start_by_at": "2026-11-23T08:12:00Z", "end_by_at": "2026-11-24T10:20:00Z"},
         "spans": [
             {"start_at": NOW, "end_at": "2026-11-23T19:00:00Z", "host": "dgx2-a", "partition": "2g0-1",
@@ -51,8 +52,8 @@ def problem(status: int, code: str, detail: str, **more: Any) -> httpx.Response:
 
 
 HOST: Json = {
-    "id": "dgx2-a", "profile": "dgx-2", "storage": "dgx2-a", "is_drained": False, "gpus": 16, "gpus_running": 2,
-    "gpus_free": 13, "layout": "day", "seen_at": NOW,
+    "id": "dgx2-a", "profile": "dgx-2", "storage": "dgx2-a", "connect": "", "troubles": [], "is_drained": False,
+    "gpus": 16, "gpus_running": 2, "gpus_free": 13, "layout": "day", "seen_at": NOW,
     "window": {"name": None, "layout": "day", "until_at": "2026-11-23T19:00:00Z"},
     "unreachable_since_at": None, "problem": None,
     "gpu_problems": [{"gpu": 7, "state": "quarantined", "since_at": NOW, "problem": "it did not come back"}],
@@ -262,7 +263,7 @@ _ROUTES: tuple[tuple[str, Callable[[FakeServer, re.Match[str], httpx.Request], J
     ("GET /hosts", _plain({"hosts": [HOST], "now": NOW})),
     (f"GET /hosts/{_NAME}(?P<act>)", _host),
     ("POST /hosts", _admins(_plain(HOST))),
-    (f"POST /hosts/{_NAME}(?P<act>/drain|/undrain)", _admins(_host)),
+    (f"POST /hosts/{_NAME}(?P<act>/connect|/drain|/undrain)", _admins(_host)),
     ("GET /policies", _plain({"current": 1, "policies": _POLICIES})),
     (r"GET /policies/\d+", _plain(_POLICIES[0] | {"text": "version: 1\n"})),
     ("POST /policies", _admins(_policy)),

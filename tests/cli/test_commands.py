@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from cli.main import app
 from cli.output import EXIT_NO, EXIT_USAGE
 from tests.cli.command_line import CommandLine, environment
-from tests.cli.fake_server import CALENDAR, HOST, NOW, TOKEN, URL, FakeServer, reservation
+from tests.cli.fake_server import CALENDAR, HOST, NOW, TOKEN, URL, FakeServer, Json, reservation
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1k3b8y5w7nJm0q9d8r7s6t5u4v3w2x1y0zABCDEFGH ada@laptop"
 
@@ -368,6 +369,69 @@ def test_hosts_are_listed_and_shown_with_what_is_wrong(nightshift: CommandLine) 
     assert "not ours, left alone: old-vm" in shown
 
 
+REAL: Json = HOST | {
+    "connect": "qemu+ssh://root@dgx2-a/system",
+    "gpu_problems": [],
+    "troubles": [
+        {"code": "check.x", "kind": "unverified", "problem": "x is not seen", "mend": "run the worker there"},
+        {"code": "host.no_iommu", "kind": "wrong", "problem": "it has no IOMMU", "mend": "switch it on"},
+    ],
+}
+
+
+def test_a_real_host_is_shown_with_what_is_wrong_with_it_and_what_cannot_be_checked(
+    nightshift: CommandLine, server: FakeServer
+) -> None:
+    server.answers["GET /hosts/dgx2-a"] = lambda request: httpx.Response(200, json=REAL)
+    server.answers["GET /hosts"] = lambda request: httpx.Response(200, json={"hosts": [REAL], "now": NOW})
+    assert nightshift("host", "ls").out.rstrip().endswith("1 trouble")
+    shown = nightshift("host", "show", "dgx2-a").out.splitlines()
+    assert "Reached by qemu+ssh://root@dgx2-a/system." in shown
+    wrong = shown.index("it has no IOMMU")
+    assert shown[wrong + 1] == "→ switch it on"
+    unverified = shown.index("cannot be checked from where the worker runs:")
+    assert shown[unverified + 1] == "  x is not seen → run the worker there"
+    assert "Reached" not in nightshift("host", "show", "dgx2-a", "--json").out
+
+
+def test_why_a_host_does_not_answer_is_said_once(nightshift: CommandLine, server: FakeServer) -> None:
+    trouble = {"code": "host.unreachable", "kind": "wrong", "problem": "refused", "mend": "start libvirtd"}
+    silent = REAL | {"unreachable_since_at": NOW, "problem": "refused; start libvirtd", "troubles": [trouble]}
+    server.answers["GET /hosts/dgx2-a"] = lambda request: httpx.Response(200, json=silent)
+    shown = nightshift("host", "show", "dgx2-a").out
+    assert "does not answer since Mon 09:08: refused; start libvirtd" in shown
+    assert shown.count("refused") == 1
+
+
+def test_what_only_looks_like_a_uri_is_not_even_sent(nightshift: CommandLine, server: FakeServer) -> None:
+    server.role = "admin"
+    for arguments in (
+        ("host", "add", "b", "--profile", "dgx-2", "--connect", "qemu+ssh://root:hunter2@b/system"),
+        ("host", "connect", "dgx2-a", "qemu+ssh://root:hunter2@b/system"),
+    ):
+        ran = nightshift(*arguments)
+        assert (ran.code, server.asked) == (EXIT_USAGE, [])
+        assert "it holds a password" in ran.one_line
+        assert "hunter2" not in ran.err
+    assert nightshift("host", "connect", "dgx2-a", "qemu+tls://dgx2-a/system").code == 0
+    assert server.bodies("/hosts/dgx2-a/connect") == [{"connect": "qemu+tls://dgx2-a/system"}]
+    assert nightshift("host", "add", "b", "--profile", "dgx-2", "--connect", "qemu:///system").code == 0
+    assert server.bodies("/hosts") == [{"id": "b", "profile": "dgx-2", "storage": "b", "connect": "qemu:///system"}]
+
+
+def test_less_than_a_share_is_asked_for_and_shown(nightshift: CommandLine, server: FakeServer) -> None:
+    for command, path in (("reserve", "/reservations"), ("quote", "/quotes")):
+        assert nightshift(command, "--gpus", "2", "--for", "3h", "--memory", "64", "--vcpus", "8").code == 0
+        (body,) = server.bodies(path)
+        assert (body["memory_gib"], body["vcpus"]) == (64, 8)
+    assert "vCPUs" not in nightshift("show", "r-17").out
+    small = reservation(memory_gib=64, vcpus=8)
+    server.answers["GET /reservations/r-17"] = lambda request: httpx.Response(200, json=small)
+    shown = nightshift("show", "r-17").out
+    assert re.search(r"memory +64 GiB", shown)
+    assert re.search(r"vCPUs +8 ", shown)
+
+
 def test_the_layout_of_a_host_is_shown_outside_of_windows_too(nightshift: CommandLine, server: FakeServer) -> None:
     assert "day until Mon 20:00" in nightshift("host", "ls").out
     outside = HOST | {"window": None, "layout": "daytime"}
@@ -475,6 +539,7 @@ JSON_COMMANDS = [
     ("why", "r-17"), ("cancel", "r-17"), ("stop", "r-17"), ("restart", "r-17"), ("extend", "r-17", "--by", "1h"),
     ("start", "r-17"), ("free",), ("calendar",), ("whoami",), ("doctor",), ("host", "ls"), ("host", "show", "dgx2-a"),
     ("host", "add", "b", "--profile", "dgx-2"), ("host", "drain", "dgx2-a"), ("host", "undrain", "dgx2-a"),
+    ("host", "connect", "dgx2-a", "qemu:///system"),
     ("user", "ls"), ("user", "add", "bob"), ("user", "token", "ada"), ("user", "tokens", "ada"),
     ("user", "revoke", "t-1"), ("user", "disable", "ada"), ("user", "enable", "ada"), ("policy", "ls"),
     ("policy", "show"),

@@ -136,6 +136,10 @@ def test_an_admin_looks_after_hosts_people_and_policies(
     assert root("host", "undrain", "dgx2-b").code == 0
     assert root("host", "add", "dgx2-b", "--profile", "dgx-2").code == 1
     assert "nohost" in root("host", "drain", "nohost").one_line
+    connected = root("host", "connect", "dgx2-b", "qemu+tls://dgx2-b/system")
+    assert "dgx2-b is reached by qemu+tls://dgx2-b/system" in connected.out, connected.err
+    assert "Reached by qemu+tls://dgx2-b/system." in root("host", "show", "dgx2-b").out
+    assert "Reached" not in ann("host", "show", "dgx2-b").out
 
     assert root("user", "add", "ada").code == 0
     secret = root("user", "token", "ada", "--label", "laptop").out.strip()

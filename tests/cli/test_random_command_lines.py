@@ -28,14 +28,15 @@ SEED = int(os.environ.get("NIGHTSHIFT_FUZZ_SEED", "1"))
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("reserve",), ("quote",), ("ls",), ("show",), ("why",), ("cancel",), ("extend",), ("stop",), ("start",),
     ("restart",), ("free",), ("calendar",), ("whoami",), ("doctor",), ("login",), ("host", "ls"), ("host", "show"),
-    ("host", "add"), ("host", "drain"), ("host", "undrain"), ("policy", "check"), ("policy", "apply"),
-    ("policy", "ls"), ("policy", "show"), ("user", "ls"), ("user", "add"), ("user", "token"), ("user", "tokens"),
-    ("user", "revoke"), ("user", "disable"), ("user", "enable"), ("rack", "log"), ("rack", "ls"), ("host",), ("user",),
-    ("policy",), ("nosuch",), (),
+    ("host", "add"), ("host", "connect"), ("host", "drain"), ("host", "undrain"), ("policy", "check"),
+    ("policy", "apply"), ("policy", "ls"), ("policy", "show"), ("user", "ls"), ("user", "add"), ("user", "token"),
+    ("user", "tokens"), ("user", "revoke"), ("user", "disable"), ("user", "enable"), ("rack", "log"),
+    ("rack", "ls"), ("host",), ("user",), ("policy",), ("nosuch",), (),
 )  # fmt: skip
 OPTIONS = (
     "--gpus", "-g", "--for", "-f", "--at", "--not-before", "--start-by", "--queue", "--at-night", "--image",
-    "--ssh-key", "--disk", "--like", "--continue", "--owner", "--wait", "-w", "--json", "--all", "-a", "--phase",
+    "--ssh-key", "--disk", "--memory", "--vcpus", "--connect",
+    "--like", "--continue", "--owner", "--wait", "-w", "--json", "--all", "-a", "--phase",
     "--limit", "--by", "-b", "--host", "--from", "--width", "--profile", "--storage", "--role", "--label", "--days",
     "--server", "--token", "--insecure", "--help", "-h", "--version", "--nosuch", "-z", "--", "-", "--data",
 )  # fmt: skip
@@ -55,7 +56,9 @@ FITTING: dict[str, tuple[str, ...]] = {
     "--gpus": ("1", "2", "4", "16", "3", "0"), "--for": ("3h", "90m", "14h", "2 days", "0h", "40d"),
     "--by": ("1h", "90m", "100d"), "--at": ("tomorrow 09:00", "in 2h", "fri 18:00", "yesterday 09:00"),
     "--not-before": ("tomorrow 09:00", "in 2h"), "--start-by": ("fri 18:00", "in 1h"), "--from": ("2026-11-24", "now"),
-    "--disk": ("200GiB", "1TiB", "900TiB"), "--ssh-key": ("key.pub", "key", "-"), "--at-night": ("park", "keep"),
+    "--disk": ("200GiB", "1TiB", "900TiB"), "--memory": ("64", "0"), "--vcpus": ("8", "x"),
+    "--connect": ("qemu:///system", "qemu+tcp://x/system"), "--ssh-key": ("key.pub", "key", "-"),
+    "--at-night": ("park", "keep"),
     "--like": ("r-17", "17", "r-99"), "--continue": ("r-9", "r-99"), "--phase": ("running", "asleep"),
     "--limit": ("1", "1000", "0"), "--width": ("60", "200", "400"), "--profile": ("dgx-2", "none"),
     "--role": ("student", "admin"), "--host": ("dgx2-a", "none"), "--days": ("1", "366"), "--owner": ("ada", "bob"),
@@ -64,7 +67,8 @@ FITTING: dict[str, tuple[str, ...]] = {
 """What an option can be used with; the rest of the time it gets anything."""
 NAMED: dict[str, tuple[str, ...]] = {
     "ID": ("r-17", "17", "r-9", "r-99", "r-1"), "HOST": ("dgx2-a", "none"), "NAME": ("ada", "bob", "root"),
-    "TOKEN_ID": ("t-1", "t-99"), "URL": ("http://127.0.0.1:8470",), "file": ("p.yaml", "bad.yaml", "none.yaml"),
+    "TOKEN_ID": ("t-1", "t-99"), "URI": ("qemu:///system", "x"),
+    "URL": ("http://127.0.0.1:8470",), "file": ("p.yaml", "bad.yaml", "none.yaml"),
 }  # fmt: skip
 
 

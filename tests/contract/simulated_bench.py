@@ -25,6 +25,7 @@ class SimulatedBench(HostBench):
     ) -> None:
         self.profile = profile
         self.image = IMAGE
+        self.beyond_the_pool_gib = profile.pool_gib + 1
         self.clock = VirtualClock(BEGAN_AT)
         self.rack = SimulatedRack(
             directory,
@@ -65,3 +66,6 @@ class SimulatedBench(HostBench):
         self, name: str, gpus: tuple[int, ...], memory_gib_by_node: tuple[tuple[int, int], ...]
     ) -> UUID:
         return self.rack.make_foreign_domain(name, gpus, memory_gib_by_node=memory_gib_by_node)
+
+    def take_memory(self, node: int) -> None:
+        self.make_foreign_domain("hoarder", (), ((node, self.profile.memory_gib // 4),))

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.core.topology import HostProfile
 from scheduler.profiles.loading import load_profile
-from tests.contract.hypervisor_contract import HostBench, HostContract
+from tests.contract.hypervisor_contract import CopyContract, HostBench, HostContract
 from tests.contract.simulated_bench import SimulatedBench
 
 
@@ -16,7 +16,7 @@ def profile() -> HostProfile:
     return load_profile("dgx-2")
 
 
-class TestSimulatedInMemory(HostContract):
+class TestSimulatedInMemory(HostContract, CopyContract):
     @pytest.fixture
     def bench(self, profile: HostProfile) -> Iterator[HostBench]:
         bench = SimulatedBench(profile)
@@ -24,7 +24,7 @@ class TestSimulatedInMemory(HostContract):
         bench.rack.close()
 
 
-class TestSimulatedInAFile(HostContract):
+class TestSimulatedInAFile(HostContract, CopyContract):
     @pytest.fixture
     def bench(self, profile: HostProfile, tmp_path: Path) -> Iterator[HostBench]:
         bench = SimulatedBench(profile, directory=tmp_path, seed=2)

@@ -16,11 +16,10 @@ from policies.loading import load_policy
 from policies.ticker import apply_intent
 from scheduler.core.errors import StoreBusy
 from scheduler.core.intents import AddHost, Intent, Submit
-from scheduler.core.plan import Plan
+from scheduler.core.plan import Host, Plan
 from scheduler.core.requests import Ask, HostId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import HOUR_S, Instant
-from scheduler.core.topology import HostProfile
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan import PlanRun, PlanTask
 from scheduler.service.plan_cache import PlanCache
@@ -363,11 +362,11 @@ def test_a_rack_that_hangs_while_it_is_opened_takes_one_thread_and_keeps_nobody_
     opening, go_on = Event(), Event()
     opened = Attending._open
 
-    def hang(self: Attending, host: HostId, profile: HostProfile) -> Attended:
-        if host == hangs:
+    def hang(self: Attending, host: Host) -> Attended:
+        if host.id == hangs:
             opening.set()
             assert go_on.wait(30)
-        return opened(self, host, profile)
+        return opened(self, host)
 
     monkeypatch.setattr(Attending, "_open", hang)
     with ThreadPoolExecutor(1) as pool:
@@ -571,8 +570,8 @@ def test_a_rack_that_cannot_be_read_is_told_once_and_the_others_are_watched(
     def unreadable() -> Instant | None:
         raise OSError("the file is gone")
 
-    monkeypatch.setattr(attending.hosts[bad].rack, "next_due_at", unreadable)
-    monkeypatch.setattr(attending.hosts[good].rack, "next_due_at", site.clock.now)
+    monkeypatch.setattr(attending.hosts[bad].reached, "next_due_at", unreadable)
+    monkeypatch.setattr(attending.hosts[good].reached, "next_due_at", site.clock.now)
     site.woken.times.clear()
     for _ in range(3):
         watched.watching.watch()

@@ -1,13 +1,16 @@
 """What the check before a hand-over finds, and which GPUs leave the plan for it."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
+from scheduler.core.converging.actions import StartVm
+from scheduler.core.converging.asking import new_start
 from scheduler.core.facts import ObservedHost, Verb, domain_uuid
 from scheduler.core.topology import PartitionId
-from tests.scheduler.core.converging.acting_values import PROFILE, R1, look
-from workers.chains import HandOverFailed, Ticket, check_hand_over
+from tests.scheduler.core.converging.acting_values import PROFILE, R1, compare, facts, look, plan, reservation
+from workers.chains import HandOverFailed, Ticket, check_hand_over, spec_of
 from workers.ports import DomainSpec, Drivers
 
 PARTITION = PROFILE.partition(PartitionId("4g0-3"))
@@ -52,3 +55,12 @@ def test_for_a_switch_that_is_not_fit_a_gpu_of_every_partition_that_needs_it_lea
     (gpu,) = found = unfit(look(dead=[switch]))
     assert all(gpu in p.gpus for p in PROFILE.partitions if switch in p.share.nvswitches)
     assert switch in found[gpu]
+
+
+def test_what_was_asked_for_of_memory_and_vcpus_reaches_the_driver_and_the_rest_is_the_share() -> None:
+    wanted = reservation(R1)
+    for memory_gib, vcpus in ((None, None), (64, 8)):
+        asked = replace(wanted, request=replace(wanted.request, memory_gib=memory_gib, vcpus=vcpus))
+        (action,) = (action for action in compare(facts(), look(), plan(asked)).actions if isinstance(action, StartVm))
+        spec = spec_of(action, new_start(action, 0), PROFILE)
+        assert (spec.memory_gib, spec.vcpus) == (memory_gib, vcpus)

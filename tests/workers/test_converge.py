@@ -1,16 +1,26 @@
 """Converging a real store's plan on a simulated host: what happens on the host, and what is remembered of it."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from scheduler.core.facts import DomainState, GpuState, VmEnd
+from scheduler.core.facts import (
+    UNREACHABLE,
+    DomainState,
+    GpuState,
+    HostTrouble,
+    ObservedHost,
+    TroubleKind,
+    VmEnd,
+)
 from scheduler.core.plan import Outcome, PlanChange
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.settings import Settings
 from scheduler.core.spans import HOUR_S, MINUTE_S
 from tests.workers.converge_bench import BEGAN_AT, HOST, PROFILE, Worker, World
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
+from workers.ports import HostUnreachable
 
 
 def test_a_booked_vm_is_pinned_started_warned_stopped_and_cleared_away() -> None:
@@ -234,6 +244,38 @@ def test_while_the_host_does_not_answer_nothing_is_judged() -> None:
     assert [f.why.code for f in world.worker.reports[-1].findings] == [ReasonCode.HOST_UNREACHABLE]
     world.run(3 * HOUR_S)
     assert world.vm(booked).end is VmEnd.STOPPED
+
+
+def test_what_a_driver_knows_to_do_about_a_silent_host_is_remembered_and_its_troubles_are_kept() -> None:
+    world = World()
+    trouble = HostTrouble(code="host.no_pool", kind=TroubleKind.WRONG, problem="no pool 'a'", mend="make it")
+    real = world.rack.drivers()
+    shown = real.hypervisor.look()
+
+    class Hypervisor:
+        answer: ObservedHost | HostUnreachable = replace(shown, troubles=(trouble,))
+
+        def look(self) -> ObservedHost:
+            if isinstance(self.answer, HostUnreachable):
+                raise self.answer
+            return self.answer
+
+    hypervisor = Hypervisor()
+    worker = Worker(world, "worker-2", replace(real, hypervisor=cast(Any, hypervisor)))
+    worker.look_once()
+    assert world.facts.troubles == (trouble,)
+    hypervisor.answer = HostUnreachable("qemu:///system: refused; start libvirtd", mend="start libvirtd")
+    worker.look_once()
+    assert world.facts.problem == "qemu:///system: refused; start libvirtd"
+    assert [(t.code, t.problem, t.mend) for t in world.facts.troubles] == [
+        ("host.no_pool", "no pool 'a'", "make it"),
+        (UNREACHABLE, "qemu:///system: refused", "start libvirtd"),
+    ]
+    hypervisor.answer = shown
+    worker.look_once()
+    assert list(world.facts.troubles) == []
+    kinds = [e.kind for e in world.events("host.trouble", "host.unreachable", "host.back", "host.trouble_over")]
+    assert kinds == ["host.trouble", "host.unreachable", "host.back", "host.trouble_over"]
 
 
 def test_a_foreign_domain_is_reported_never_touched_and_its_gpus_leave_the_plan_until_it_goes() -> None:

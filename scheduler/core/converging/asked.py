@@ -86,6 +86,7 @@ def in_order(facts: HostFacts) -> HostFacts:
         disks=tuple(sorted(facts.disks, key=lambda disk: disk.disk)),
         asked=tuple(sorted(facts.asked, key=lambda ask: (ask.verb, ask.subject))),
         foreign=tuple(sorted(facts.foreign, key=lambda domain: str(domain.uuid))),
+        troubles=tuple(sorted(facts.troubles, key=lambda trouble: (trouble.code, trouble.problem))),
     )
 
 

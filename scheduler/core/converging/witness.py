@@ -1,11 +1,13 @@
 """From a look to facts: what one look at a host changes in what is remembered of it, and what that change is called.
 
-    look ──▶ host (reachable, boot) ──▶ strangers ──▶ starts of VMs ──▶ GPUs ──▶ disks ──▶ asks that are done
+    look ──▶ host (reachable, boot, troubles) ──▶ strangers ──▶ starts of VMs ──▶ GPUs ──▶ disks ──▶ asks that are done
 
 Pure and a fixed point: the same look twice changes nothing the second time, and tells no event. A host that does not
-answer changes nothing but that it does not answer. Starts are in `witness_vms`, GPUs and disks in `witness_devices`.
+answer changes nothing but that it does not answer, and what to do about it. Starts are in `witness_vms`, GPUs and disks
+in `witness_devices`.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from scheduler.core.converging.actions import InFlight
@@ -14,7 +16,19 @@ from scheduler.core.converging.desired import Standing, standing_of
 from scheduler.core.converging.witness_devices import witness_disks, witness_gpus
 from scheduler.core.converging.witness_vms import witness_vms
 from scheduler.core.converging.witnessing import Witnessed, Witnessing
-from scheduler.core.facts import DomainState, ForeignDomain, HostFacts, ObservedDomain, ObservedHost, Verb, domain_uuid
+from scheduler.core.facts import (
+    UNREACHABLE,
+    DomainState,
+    ForeignDomain,
+    HostFacts,
+    HostTrouble,
+    ObservedDomain,
+    ObservedHost,
+    TroubleKind,
+    Unreachable,
+    Verb,
+    domain_uuid,
+)
 from scheduler.core.plan import Plan
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
@@ -25,7 +39,7 @@ _OF_A_VM = (Verb.START, Verb.SHUTDOWN, Verb.DESTROY, Verb.WARN, Verb.REMOVE)
 
 def witness(
     facts: HostFacts,
-    look: ObservedHost | str,
+    look: ObservedHost | Unreachable,
     plan: Plan,
     now: Instant,
     *,
@@ -33,17 +47,18 @@ def witness(
     settings: Settings,
     in_flight: InFlight | None = None,
 ) -> Witnessed:
-    """Return the facts after a look, or after a failure to look (its text), with the events and measurements.
+    """Return the facts after a look, or after a failure to look, with the events and measurements.
 
     `in_flight` must be taken before the look: a chain that ended in between then counts as under way.
     """
     seen = Witnessing(
         facts=facts, plan=plan, now=now, profile=profile, settings=settings, in_flight=in_flight or InFlight()
     )
-    if isinstance(look, str):
+    if isinstance(look, Unreachable):
         after = _unreachable(seen, facts, look)
     else:
         after = _host(seen, facts, look)
+        after = _troubles(seen, after, look)
         after = _strangers(seen, after, look)
         after = witness_vms(seen, after, look)
         after = witness_gpus(seen, after, look)
@@ -51,17 +66,27 @@ def witness(
         after = _close_asks(seen, after, look)
         after = in_order(after)
     if after != in_order(facts):
-        after = replace(after, seen_at=facts.seen_at if isinstance(look, str) else now)
+        after = replace(after, seen_at=facts.seen_at if isinstance(look, Unreachable) else now)
     else:
         after = facts
     return Witnessed(facts=after, events=tuple(seen.events), measurements=tuple(seen.measurements))
 
 
-def _unreachable(seen: Witnessing, facts: HostFacts, problem: str) -> HostFacts:
-    if facts.unreachable_since_at is not None:
+def _unreachable(seen: Witnessing, facts: HostFacts, look: Unreachable) -> HostFacts:
+    known = next((trouble.mend for trouble in facts.troubles if trouble.code == UNREACHABLE), "")
+    if facts.unreachable_since_at is not None and known == look.mend:
+        # The words of a failure may differ each time; it is another one when there is something else to do.
         return in_order(facts)
-    seen.tell("host.unreachable", is_notice=True, problem=problem)
-    return in_order(replace(facts, unreachable_since_at=seen.now, problem=problem))
+    if facts.unreachable_since_at is None:
+        seen.tell("host.unreachable", is_notice=True, problem=look.problem)
+    troubles = [trouble for trouble in facts.troubles if trouble.code != UNREACHABLE]
+    if look.mend:
+        problem = look.problem.removesuffix(f"; {look.mend}")
+        troubles.append(HostTrouble(code=UNREACHABLE, kind=TroubleKind.WRONG, problem=problem, mend=look.mend))
+    since_at = seen.now if facts.unreachable_since_at is None else facts.unreachable_since_at
+    return in_order(
+        replace(facts, unreachable_since_at=since_at, problem=look.problem, troubles=_by_code_and_problem(troubles))
+    )
 
 
 def _host(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostFacts:
@@ -77,6 +102,34 @@ def _host(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostFacts:
     if problem and problem != facts.problem:
         seen.tell("host.devices_unreadable", is_notice=True, problem=problem)
     return replace(facts, boot_id=look.boot_id, problem=problem)
+
+
+def _troubles(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> HostFacts:
+    """Note what is wrong with the host itself, or cannot be checked; told when it appears, and when it goes."""
+    troubles = _by_code_and_problem(look.troubles)
+    # That it does not answer has events of its own.
+    before = {(trouble.code, trouble.problem): trouble for trouble in facts.troubles if trouble.code != UNREACHABLE}
+    for trouble in troubles:
+        known = before.pop((trouble.code, trouble.problem), None)
+        if known is not None and known.kind is trouble.kind:
+            continue
+        is_wrong = trouble.kind is TroubleKind.WRONG
+        seen.tell(
+            "host.trouble" if is_wrong else "host.unverified",
+            is_notice=is_wrong,
+            code=trouble.code,
+            problem=trouble.problem,
+            mend=trouble.mend,
+        )
+    for gone in before.values():
+        if gone.kind is TroubleKind.WRONG:
+            seen.tell("host.trouble_over", code=gone.code, problem=gone.problem)
+    return replace(facts, troubles=troubles)
+
+
+def _by_code_and_problem(troubles: Iterable[HostTrouble]) -> tuple[HostTrouble, ...]:
+    by_key = {(trouble.code, trouble.problem): trouble for trouble in troubles}
+    return tuple(by_key[key] for key in sorted(by_key))
 
 
 def _is_ours(seen: Witnessing, domain: ObservedDomain) -> bool:

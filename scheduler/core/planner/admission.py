@@ -5,7 +5,7 @@ Checks values against the policy, the hosts and the limits. Where it would go is
 
 from scheduler.core.plan import BookedSpan, Queue, Reservation, Rules
 from scheduler.core.planner.draft import Draft
-from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Request, ReservationId
 from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.windows import Layout
@@ -41,6 +41,7 @@ def check(
         )
     disk_gib, disk_reasons = _disk_size(draft, rules, queue, ask)
     reasons += disk_reasons
+    reasons += _check_share(draft, ask)
     reasons += _check_open_limit(draft, rules, ask)
     if reasons or queue is None:
         return None, tuple(reasons)
@@ -57,6 +58,8 @@ def check(
             at_boundary=ask.at_boundary if ask.at_boundary is not None else queue.at_boundary,
             image=image,
             disk_gib=disk_gib,
+            memory_gib=ask.memory_gib,
+            vcpus=ask.vcpus,
             ssh_key=None if ask.ssh_key is None else ask.ssh_key.strip(),
             continues=ask.continues,
             key=key,
@@ -162,14 +165,36 @@ def _disk_size(draft: Draft, rules: Rules, queue: Queue | None, ask: Ask) -> tup
     if queue is not None and queue.is_scratch:
         most_gib = min((host.profile.scratch_gib for host in draft.hosts.values()), default=0)
     default_gib = queue.default_disk_gib if queue is not None and queue.default_disk_gib else rules.default_disk_gib
-    disk_gib = ask.disk_gib if ask.disk_gib is not None else min(default_gib, max(most_gib, SMALLEST_DISK_GIB))
-    if most_gib and not SMALLEST_DISK_GIB <= disk_gib <= most_gib:
-        return 0, [_bad_disk(ask, least_gib=SMALLEST_DISK_GIB, most_gib=most_gib)]
+    # Where a whole system disk is smaller than that, so may a disk be.
+    least_gib = min((host.profile.os_disk_gib for host in draft.hosts.values()), default=SMALLEST_DISK_GIB)
+    least_gib = min(least_gib, SMALLEST_DISK_GIB)
+    disk_gib = ask.disk_gib if ask.disk_gib is not None else min(default_gib, max(most_gib, least_gib))
+    if most_gib and not least_gib <= disk_gib <= most_gib:
+        return 0, [_bad_disk(ask, least_gib=least_gib, most_gib=most_gib)]
     return disk_gib, []
 
 
 def _bad_disk(ask: Ask, *, least_gib: int, most_gib: int) -> Reason:
     return reason(ReasonCode.BAD_DISK, disk_gib=ask.disk_gib, gpus=ask.gpus, least_gib=least_gib, most_gib=most_gib)
+
+
+def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
+    """Less than a partition's share may be asked for; at most what every partition of the size has, to fit on each."""
+    shares = [
+        partition.share
+        for profile in {host.profile for host in draft.hosts.values()}
+        for partition in profile.partitions_of_size(ask.gpus)
+    ]
+    reasons = []
+    for field, value, unit, most in (
+        ("memory_gib", ask.memory_gib, "GiB of memory", min((share.memory_gib for share in shares), default=0)),
+        ("vcpus", ask.vcpus, "vCPUs", min((share.vcpus for share in shares), default=0)),
+    ):
+        # Where no host has the size, that is what is wrong with the ask.
+        if value is not None and shares and not 1 <= value <= most:
+            facts: dict[str, Fact] = {"field": field, "value": storable_number(value), "unit": unit}
+            reasons.append(reason(ReasonCode.BAD_SHARE, gpus=ask.gpus, least=1, most=most, **facts))
+    return reasons
 
 
 def _check_open_limit(draft: Draft, rules: Rules, ask: Ask) -> list[Reason]:

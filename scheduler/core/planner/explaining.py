@@ -79,7 +79,19 @@ def why(
         return (*told, *_no_place(plan, facts, reservation))
     if ahead.start_at <= now:
         return (*told, *_hand_over(plan, facts, reservation, ahead, vms, now, settings))
-    return (*told, *_booked_later(plan, reservation, ahead), *_pool_is_full(plan, facts, reservation, now, settings))
+    return (
+        *told,
+        *_booked_later(plan, reservation, ahead),
+        *_out_of_plan(plan, facts, ahead),
+        *_pool_is_full(plan, facts, reservation, now, settings),
+    )
+
+
+def _out_of_plan(plan: Plan, facts: Mapping[HostId, HostFacts], span: BookedSpan) -> list[Reason]:
+    """Which of its GPUs are in no hands to be given now: told before its time too, while somebody can still help."""
+    host = facts.get(span.host, HostFacts(host=span.host))
+    gpus = plan.hosts[span.host].profile.partition(span.partition).gpus
+    return [lost_gpu(span.host, fact) for fact in host.gpus if fact.gpu in gpus & host.gpus_out_of_plan]
 
 
 def _pool_is_full(
@@ -144,9 +156,7 @@ def _hand_over(
     for vm in host.vms:
         if vm.end is None and vm.reservation != reservation.id and profile.partition(vm.partition).overlaps(partition):
             found.append(reason(ReasonCode.WAITS_FOR_HAND_OVER, host=span.host, gpus=gpus, holder=str(vm.reservation)))
-    for fact in host.gpus:
-        if fact.gpu in partition.gpus and fact.gpu in host.gpus_out_of_plan:
-            found.append(lost_gpu(span.host, fact))
+    found.extend(_out_of_plan(plan, facts, span))
     last = max(vms, key=lambda vm: vm.generation, default=None)
     if last is not None and last.end is VmEnd.START_FAILED:
         times = sum(1 for vm in vms if vm.end is VmEnd.START_FAILED)

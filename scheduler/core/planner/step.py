@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from scheduler.core.connect import connect_problem, machine_of
 from scheduler.core.errors import NightshiftError
 from scheduler.core.facts import HostFacts, VmEnd
 from scheduler.core.intents import (
     AddHost,
     ApplyPolicy,
     Cancel,
+    ConnectHost,
     Drain,
     Extend,
     FiledIntent,
@@ -99,7 +101,7 @@ def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProf
             return _submit(draft, filed, intent)
         case Cancel() | Stop() | Extend() | Restart():
             return _change_reservation(draft, filed, intent)
-        case AddHost() | Drain() | Undrain() | Mend() | ApplyPolicy() | Materialise():
+        case AddHost() | ConnectHost() | Drain() | Undrain() | Mend() | ApplyPolicy() | Materialise():
             return Decided(seq=filed.seq, reasons=_administer(draft, filed, intent, profiles))
     assert_never(intent)
 
@@ -141,6 +143,8 @@ def _keep_refused(
         at_boundary=ask.at_boundary or AtBoundary.PARK,
         image=admission.storable_text(ask.image or ""),
         disk_gib=admission.storable_number(ask.disk_gib or 0),
+        memory_gib=None if ask.memory_gib is None else admission.storable_number(ask.memory_gib),
+        vcpus=None if ask.vcpus is None else admission.storable_number(ask.vcpus),
         ssh_key=None,
         key=_policys_key(filed),
     )
@@ -222,7 +226,7 @@ def _wrong_phase(draft: Draft, reservation: Reservation, what: str) -> Reason:
 def _administer(
     draft: Draft,
     filed: FiledIntent,
-    intent: AddHost | Drain | Undrain | Mend | ApplyPolicy | Materialise,
+    intent: AddHost | ConnectHost | Drain | Undrain | Mend | ApplyPolicy | Materialise,
     profiles: Callable[[str], HostProfile],
 ) -> tuple[Reason, ...]:
     if filed.role is Role.STUDENT:
@@ -239,7 +243,7 @@ def _administer(
             return _missed_hosts(draft, intent.hosts) or _materialise(draft, intent)
         case AddHost():
             return _add_host(draft, intent, profiles)
-        case Drain() | Undrain() | Mend():
+        case ConnectHost() | Drain() | Undrain() | Mend():
             host = draft.hosts.get(intent.host)
             if host is None:
                 known = ", ".join(sorted(draft.hosts)) or "none"
@@ -267,6 +271,9 @@ def _materialise(draft: Draft, intent: Materialise) -> tuple[Reason, ...]:
 def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfile]) -> tuple[Reason, ...]:
     if intent.host in draft.hosts:
         return (reason(ReasonCode.HOST_EXISTS, host=intent.host),)
+    unsound = connect_problem(intent.connect) if intent.connect else None
+    if unsound is not None:
+        return (reason(ReasonCode.BAD_CONNECT, host=intent.host, problem=unsound),)
     current = draft.policy_version
     if intent.policy_version != current or intent.horizon_at < draft.horizon_at:
         return (reason(ReasonCode.POLICY_STALE, seen=intent.policy_version, current=current),)
@@ -279,15 +286,17 @@ def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfi
     # The plan keeps the name alone: it has to lead back to this very profile after a restart.
     if profile is None or profile.name != intent.profile:
         return (reason(ReasonCode.UNKNOWN_PROFILE, host=intent.host, profile=intent.profile, problem=problem),)
-    draft.put_host(Host(id=intent.host, profile=profile, storage=intent.storage))
+    draft.put_host(Host(id=intent.host, profile=profile, storage=intent.storage, connect=intent.connect))
     add_windows(draft, intent.windows)
     draft.is_room_freed = True
     draft.tell(event("host.added", draft.now, host=intent.host, profile=intent.profile, storage=intent.storage))
     return ()
 
 
-def _change_host(draft: Draft, host: Host, intent: Drain | Undrain | Mend) -> tuple[Reason, ...]:
+def _change_host(draft: Draft, host: Host, intent: ConnectHost | Drain | Undrain | Mend) -> tuple[Reason, ...]:
     match intent:
+        case ConnectHost():
+            return _connect_host(draft, host, intent.connect)
         case Drain():
             draft.put_host(replace(host, is_drained=True))
             left = _leave_host(draft, host.id)
@@ -305,6 +314,30 @@ def _change_host(draft: Draft, host: Host, intent: Drain | Undrain | Mend) -> tu
         case _:
             assert_never(intent)
     return ()
+
+
+def _connect_host(draft: Draft, host: Host, connect: str) -> tuple[Reason, ...]:
+    unsound = connect_problem(connect)
+    if unsound is not None:
+        return (reason(ReasonCode.BAD_CONNECT, host=host.id, problem=unsound),)
+    if not host.connect or machine_of(host.connect) != machine_of(connect):
+        # What is there would look as if it had vanished, and VMs would be started on the other machine as well.
+        left = _left_on(draft, host.id)
+        if left is not None:
+            return (reason(ReasonCode.HOST_IN_USE, host=host.id, reservation=left),)
+    draft.put_host(replace(host, connect=connect))
+    draft.tell(event("host.connect_changed", draft.now, host=host.id, connect=connect))
+    return ()
+
+
+def _left_on(draft: Draft, host: HostId) -> ReservationId | None:
+    """Return the first reservation that may have a VM or a disk on a host."""
+    facts = draft.facts.get(host)
+    disks = {fact.disk for fact in facts.disks if fact.deleted_at is None} if facts is not None else frozenset()
+    for key, reservation in draft.reservations.items():
+        if reservation.disk in disks or any(span.host == host and span.is_pinned for span in reservation.spans):
+            return key
+    return None
 
 
 def _leave_host(draft: Draft, host: HostId) -> Iterable[ReservationId]:

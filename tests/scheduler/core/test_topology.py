@@ -282,6 +282,41 @@ def test_emulators_may_meet_on_the_hosts_own_threads() -> None:
     assert check_profile(replace(host(*partitions), host_threads=(0, 8))) == ()
 
 
+def crowded(*partitions: Partition) -> HostProfile:
+    """The host whose partitions' vCPUs and emulators are all on the first thread of their socket."""
+
+    def crowd(partition: Partition) -> Partition:
+        threads = tuple(0 if node == 0 else CORES // 2 for node, _ in partition.share.memory_gib_by_node)
+        met = shared_cores(threads=SMALL.threads, vcpu_threads=threads, emulator_threads=threads, host_threads=())
+        return with_share(
+            partition, vcpus=len(threads), vcpu_threads=threads, emulator_threads=threads, shared_cores=met
+        )
+
+    return replace(host(*(crowd(partition) for partition in partitions)), shares_threads=True)
+
+
+def test_on_a_host_that_shares_threads_vms_and_emulators_may_meet_on_them() -> None:
+    profile = crowded(*SINGLES, block(0, 1), block(2, 3), block(0, 1, 2, 3))
+    assert check_profile(profile) == ()
+    problems = check_profile(replace(profile, shares_threads=False))
+    assert "thread 0 is given to both 1g0 and 1g1, which may run at once" in problems
+    assert "partition 1g0 is given thread 0 2 times" in problems
+
+
+def test_on_a_host_that_shares_threads_all_else_is_held_to() -> None:
+    twins = (block(0, nvswitches=(SWITCH_OF_NODE_0,)), block(1, nvswitches=(SWITCH_OF_NODE_0,)))
+    given_twice = f"NVSwitch {SWITCH_OF_NODE_0} is given to both 1g0 and 1g1, which may run at once"
+    assert given_twice in check_profile(crowded(*twins))
+    big = with_share(SINGLES[0], memory_gib=33, memory_gib_by_node=((0, 33),))
+    assert "1g0 at once take 33 GiB of NUMA node 0, which has 32 GiB" in check_profile(crowded(big))
+    profile = crowded(SINGLES[0])
+    far = with_share(profile.partitions[0], vcpu_threads=(7,), shared_cores=())
+    problems = check_profile(replace(profile, partitions=(far,)))
+    assert "partition 1g0 has its vCPU threads on NUMA nodes 1, its GPUs on 0" in problems
+    twice = with_share(profile.partitions[0], vcpus=2, vcpu_threads=(0, 0))
+    assert "partition 1g0 is given thread 0 2 times" in check_profile(replace(profile, partitions=(twice,)))
+
+
 def test_a_thread_of_the_hosts_given_to_a_tenant_is_refused() -> None:
     problems = check_profile(replace(SMALL, host_threads=(1,)))
     assert "partition 1g0 is given thread 1, which is the host's" in problems

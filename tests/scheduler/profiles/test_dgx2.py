@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.core.errors import NightshiftError
-from scheduler.core.topology import HostProfile, Partition, PartitionId
+from scheduler.core.topology import Accelerator, Firmware, HostProfile, Partition, PartitionId, PciIds, VmSettings
 from scheduler.profiles.loading import BadProfile, UnknownProfile, known_profiles, load_profile
 
 DGX2 = load_profile("dgx-2")
@@ -151,6 +151,20 @@ def test_each_hca_is_under_the_root_of_its_pair_of_gpus() -> None:
     for hca in DGX2.hcas:
         assert hca.gpus == {2 * hca.index, 2 * hca.index + 1}
         assert {DGX2.gpu(gpu).root for gpu in hca.gpus} == {hca.root}
+
+
+def test_vms_are_made_with_kvm_uefi_and_pages_of_a_gib() -> None:
+    assert DGX2.vm == VmSettings(
+        accelerator=Accelerator.KVM,
+        firmware=Firmware.UEFI,
+        hugepage_kib=1048576,
+        pool="nightshift",
+        image_pool="nightshift-images",
+        network="nightshift",
+        network_filter="clean-traffic",
+    )
+    assert DGX2.pci_ids == PciIds(gpus=("10de:1db8",), nvswitches=("10de:1ac2",), hcas=())
+    assert not DGX2.shares_threads
 
 
 def test_five_minutes_of_grace_and_the_handover_to_16_gpus_take_15_minutes_at_most() -> None:
@@ -301,6 +315,20 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ("[bounds]", "[[bounds]]", "bounds must be a table"),
         ("reset_s = 120", "reset_s = 120\nreset_ms = 3", r"bounds\.reset_ms is not a known key; .*destroy_s, reset_s"),
         ('name = "dgx-2"', 'name = "dgx-2"\nswitches = []', "switches is not a known key"),
+        ('name = "dgx-2"', 'name = "dgx-2"\nshares_threads = 1', "shares_threads must be true or false, it is 1"),
+        ('accelerator = "kvm"', 'accelerator = "xen"', r"vm\.accelerator must be one of kvm, qemu, it is 'xen'"),
+        ('firmware = "uefi"', "firmware = true", r"vm\.firmware must be one of bios, uefi, it is True"),
+        (
+            "hugepage_kib = 1048576",
+            "hugepage_kib = -1",
+            r"vm\.hugepage_kib must be a whole number, 0 or more, it is -1",
+        ),
+        ("hugepage_kib = 1048576", "hugepage_gib = 1", r"vm\.hugepage_gib is not a known key"),
+        ('pool = "nightshift"\n', 'pool = ""\n', r"vm\.pool must be a text that is not empty, it is ''"),
+        ('network = "nightshift"', "network = 0", r"vm\.network must be a text, it is 0"),
+        ("[vm]", "[[vm]]", "vm must be a table"),
+        ('gpus = ["10de:1db8"]', 'gpus = "10de:1db8"', r"pci_ids\.gpus must be a list of texts"),
+        ('gpus = ["10de:1db8"]', "gpus = [4318]", r"pci_ids\.gpus must be a list of texts"),
     ],
 )
 def test_a_missing_mistyped_or_unknown_key_is_refused_by_its_path(
@@ -376,6 +404,18 @@ def test_a_missing_mistyped_or_unknown_key_is_refused_by_its_path(
             id="more memory than the host has",
         ),
         pytest.param(
+            "hugepage_kib = 1048576",
+            "hugepage_kib = 3000",
+            "huge pages of 3000 KiB do not make up a GiB",
+            id="pages of which no GiB is made",
+        ),
+        pytest.param(
+            'nvswitches = ["10de:1ac2"]',
+            'nvswitches = ["10DE:1AC2"]',
+            "pci_ids.nvswitches has '10DE:1AC2'; an id is vendor:product in lower-case hex",
+            id="an id as sysfs does not write it",
+        ),
+        pytest.param(
             "vcpus = 46,",
             "vcpus = 48,",
             "partition 8g8-15 has 48 vCPUs and 46 threads for them",
@@ -390,6 +430,26 @@ def test_a_profile_that_cannot_be_planned_on_is_refused_and_the_offender_named(
         load_text(tmp_path, changed(old, new))
     assert complaint in str(caught.value)
     assert "mine.toml" in str(caught.value)
+
+
+def test_a_file_that_does_not_say_how_vms_are_made_has_them_plain(tmp_path: Path) -> None:
+    plain = load_text(tmp_path, TEXT[: TEXT.index("# How VMs are made")])
+    assert plain.vm == VmSettings(
+        accelerator=Accelerator.KVM,
+        firmware=Firmware.BIOS,
+        hugepage_kib=0,
+        pool="nightshift",
+        image_pool="nightshift-images",
+        network="nightshift",
+        network_filter="clean-traffic",
+    )
+    assert plain.pci_ids == PciIds()
+    assert not plain.shares_threads
+
+
+def test_an_empty_network_means_none(tmp_path: Path) -> None:
+    text = changed('network = "nightshift"', 'network = ""').replace('"clean-traffic"', '""')
+    assert (load_text(tmp_path, text).vm.network, load_text(tmp_path, text).vm.network_filter) == ("", "")
 
 
 def test_memory_that_does_not_divide_over_the_nodes_is_given_out_whole(tmp_path: Path) -> None:

@@ -120,6 +120,22 @@ def test_going_on_is_the_same_again_with_the_disk() -> None:
     assert (ask.not_before_at, ask.start_by_at) == (None, None)
 
 
+def test_less_than_a_share_is_taken_over_with_the_size_and_not_without() -> None:
+    small = replace(EARLIER, request=replace(EARLIER.request, memory_gib=64, vcpus=8))
+    going_on = ask_to_go_on(small, run_s=60)
+    assert (going_on.memory_gib, going_on.vcpus) == (64, 8)
+    for wish, expected in (
+        (Wish(owner="ann"), (64, 8)),
+        (Wish(owner="ann", queue="interactive"), (64, 8)),
+        (Wish(owner="ann", vcpus=4), (64, 4)),
+        (Wish(owner="ann", gpus=1), (None, None)),
+        (Wish(owner="ann", gpus=1, memory_gib=3), (3, None)),
+    ):
+        ask = complete(wish, PLAN, like=small)
+        assert isinstance(ask, Ask)
+        assert (ask.memory_gib, ask.vcpus) == expected
+
+
 @pytest.mark.parametrize(
     ("delivered_s", "left_s"), [(0, 3 * HOUR_S), (HOUR_S, 2 * HOUR_S), (3 * HOUR_S - 5, 60), (3 * HOUR_S, 0)]
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.facts import GpuFact, GpuState, HostFacts
+from scheduler.core.facts import UNREACHABLE, GpuFact, GpuState, HostFacts, HostTrouble, TroubleKind
 from scheduler.core.intents import Drain
 from scheduler.core.plan import Host, Plan, PlanChange, Rules
 from scheduler.core.replay import VirtualClock
@@ -204,6 +204,46 @@ def test_a_host_that_does_not_answer_its_worker_is_told_with_its_own_words() -> 
     check = by_name(evidence)["host:dgx2-a"]
     assert check.detail == "last converge 1 s ago; does not answer for 10 min: no route"
     assert "libvirt" in check.remedy
+
+
+def test_a_host_that_does_not_answer_has_the_remedy_that_its_driver_knows() -> None:
+    silent = HostFacts(
+        host=HOST_A,
+        unreachable_since_at=NOW_AT - 600,
+        problem="qemu:///system: no such file; start libvirtd",
+        troubles=(trouble(UNREACHABLE, "qemu:///system: no such file", mend="start libvirtd"),),
+    )
+    evidence = with_remembered(facts={**SEEN, HOST_A: silent})
+    assert broken(evidence) == ["host:dgx2-a"]
+    assert by_name(evidence)["host:dgx2-a"] == Check(
+        name="host:dgx2-a",
+        is_ok=False,
+        detail="last converge 1 s ago; does not answer for 10 min: qemu:///system: no such file",
+        remedy="start libvirtd",
+    )
+
+
+def test_each_trouble_of_a_host_is_a_check_after_its_own_and_what_is_unverified_is_no_failure() -> None:
+    troubles = (
+        trouble("check.reset_done", "not seen from here", kind=TroubleKind.UNVERIFIED, mend="run it there"),
+        trouble("host.no_image", "no image 'a'", mend="upload it"),
+        trouble("host.no_iommu", "it has no IOMMU", mend="switch it on"),
+    )
+    evidence = with_remembered(facts={**SEEN, HOST_A: replace(SEEN[HOST_A], troubles=troubles)})
+    assert broken(evidence) == ["host:dgx2-a:host.no_image", "host:dgx2-a:host.no_iommu"]
+    checks = diagnose(evidence)
+    first = [check.name for check in checks].index("host:dgx2-a")
+    assert checks[first].is_ok
+    assert checks[first + 1 : first + 4] == (
+        Check(name="host:dgx2-a:check.reset_done", is_ok=True, detail="unverified: not seen from here (run it there)"),
+        Check(name="host:dgx2-a:host.no_image", is_ok=False, detail="no image 'a'", remedy="upload it"),
+        Check(name="host:dgx2-a:host.no_iommu", is_ok=False, detail="it has no IOMMU", remedy="switch it on"),
+    )
+    assert checks[first + 4].name == "host:dgx2-b"
+
+
+def trouble(code: str, problem: str, *, mend: str, kind: TroubleKind = TroubleKind.WRONG) -> HostTrouble:
+    return HostTrouble(code=code, kind=kind, problem=problem, mend=mend)
 
 
 def test_a_host_that_was_never_seen_is_told() -> None:

@@ -18,7 +18,9 @@ from scheduler.core.facts import (
     GpuFact,
     GpuState,
     HostFacts,
+    HostTrouble,
     Measurement,
+    TroubleKind,
     Verb,
     VmEnd,
     VmFact,
@@ -91,6 +93,7 @@ def host_facts(draw: st.DrawFn) -> HostFacts:
         attempt=st.integers(1, 9),
     )
     foreign = st.builds(ForeignDomain, uuid=st.uuids(), name=texts, gpus=st.frozensets(st.integers(0, 15), max_size=4))
+    troubles = st.builds(HostTrouble, code=texts, kind=st.sampled_from(TroubleKind), problem=texts, mend=texts)
     return HostFacts(
         host=HOST_A,
         boot_id=draw(st.none() | texts),
@@ -102,6 +105,7 @@ def host_facts(draw: st.DrawFn) -> HostFacts:
         disks=tuple(sorted(draw(_few(disks, lambda d: d.disk)), key=lambda d: d.disk)),
         asked=tuple(sorted(draw(_few(asks, lambda a: (a.verb, a.subject))), key=lambda a: (a.verb, a.subject))),
         foreign=tuple(sorted(draw(_few(foreign, lambda f: f.uuid)), key=lambda f: str(f.uuid))),
+        troubles=tuple(sorted(draw(_few(troubles, lambda t: (t.code, t.problem))), key=lambda t: (t.code, t.problem))),
     )
 
 

@@ -11,6 +11,7 @@ from scheduler.core.intents import (
     AddHost,
     ApplyPolicy,
     Cancel,
+    ConnectHost,
     Drain,
     Extend,
     FiledIntent,
@@ -25,6 +26,7 @@ from scheduler.core.intents import (
 from scheduler.core.plan import Decided, Event, Limits, PlanChange, Queue, Rules, event
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
 from scheduler.core.windows import Layout
+from scheduler.store.codec import intent_from_json
 from scheduler.store.failures import Unstorable
 from scheduler.store.store import Store
 from tests.databases import OpenStore, TestDatabase
@@ -46,12 +48,15 @@ RULES = Rules(
 )
 
 INTENTS: tuple[Intent, ...] = (
-    Submit(ask=Ask(owner="ada \0 ∅", queue="hpc", gpus=16, run_s=-5, at_boundary=AtBoundary.KEEP)),
+    Submit(
+        ask=Ask(owner="ada \0 ∅", queue="hpc", gpus=16, run_s=-5, at_boundary=AtBoundary.KEEP, memory_gib=0, vcpus=3)
+    ),
     Cancel(reservation=ReservationId("r-1")),
     Stop(reservation=ReservationId("r-1")),
     Extend(reservation=ReservationId("r-1"), by_s=60),
     Restart(reservation=ReservationId("r-1")),
-    AddHost(host=HOST_A, profile="dgx-2", storage="local"),
+    AddHost(host=HOST_A, profile="dgx-2", storage="local", connect="qemu:///system"),
+    ConnectHost(host=HOST_A, connect="qemu+tls://dgx2-a/system"),
     Drain(host=HOST_A),
     Undrain(host=HOST_A),
     Mend(host=HOST_A, gpu=3),
@@ -75,6 +80,13 @@ def test_every_kind_of_intent_is_read_as_it_was_filed_and_in_order(store: Store)
     assert [each.seq for each in filed] == sorted({each.seq for each in filed})
     assert store.intent(filed[0].seq) == (filed[0], None)
     assert store.intent(filed[-1].seq + 1) is None
+
+
+def test_an_intent_of_before_there_were_real_hosts_is_read_as_it_was_meant() -> None:
+    added = '{"host":"dgx2-a","kind":"add_host","profile":"dgx-2","storage":"local"}'
+    assert intent_from_json(added) == AddHost(host=HOST_A, profile="dgx-2", storage="local", connect="")
+    asked = '{"ask":{"gpus":1,"owner":"ada","queue":"hpc","run_s":60},"kind":"submit"}'
+    assert intent_from_json(asked) == Submit(ask=Ask(owner="ada", queue="hpc", gpus=1, run_s=60))
 
 
 def test_an_intent_that_could_never_be_read_again_is_not_filed(store: Store) -> None:

@@ -200,6 +200,8 @@ def reservations(draw: st.DrawFn, name: str, hosts: tuple[HostId, ...], from_at:
             at_boundary=draw(st.sampled_from(AtBoundary)),
             image=draw(texts),
             disk_gib=draw(st.integers(0, 1 << 40)),
+            memory_gib=draw(st.none() | st.integers(1, 1 << 40)),
+            vcpus=draw(st.none() | st.integers(1, 1 << 40)),
             ssh_key=draw(st.none() | texts),
             continues=draw(st.none() | texts.map(ReservationId)),
             key=draw(st.sampled_from((None, f"key of {name}"))),
@@ -225,6 +227,7 @@ def changes(draw: st.DrawFn, version: int) -> PlanChange:
             id=HostId(f"host {version} {number} {draw(texts)}"),
             profile=DGX2,
             storage=draw(texts),
+            connect=draw(texts),
             is_drained=draw(st.booleans()),
             mended=tuple(draw(st.lists(st.tuples(st.integers(0, 15), instants), max_size=2))),
         )

@@ -20,6 +20,7 @@ from scheduler.core.facts import (
     ObservedDomain,
     ObservedHost,
     OffReason,
+    Unreachable,
     Verb,
     VmFact,
     domain_uuid,
@@ -217,9 +218,14 @@ def facts(*vms: VmFact, **fields: object) -> HostFacts:
 
 
 def see(
-    before: HostFacts, shown: ObservedHost | str, of: Plan, at_s: int = 0, in_flight: InFlight | None = None
+    before: HostFacts,
+    shown: ObservedHost | Unreachable | str,
+    of: Plan,
+    at_s: int = 0,
+    in_flight: InFlight | None = None,
 ) -> Witnessed:
-    return witness(before, shown, of, T + at_s, profile=PROFILE, settings=SETTINGS, in_flight=in_flight)
+    look = Unreachable(problem=shown) if isinstance(shown, str) else shown
+    return witness(before, look, of, T + at_s, profile=PROFILE, settings=SETTINGS, in_flight=in_flight)
 
 
 def compare(

@@ -6,15 +6,19 @@ import pytest
 
 from scheduler.core.converging.actions import InFlight
 from scheduler.core.facts import (
+    UNREACHABLE,
     CheckResult,
     DomainState,
     GpuFact,
     GpuState,
     HostFacts,
+    HostTrouble,
     ObservedDisk,
     ObservedDomain,
     ObservedHost,
     OffReason,
+    TroubleKind,
+    Unreachable,
     Verb,
     VmEnd,
     domain_uuid,
@@ -46,6 +50,11 @@ STARTING = facts(vm(is_running=False), asked=(asked(Verb.START, UUID1, until_s=1
 CUT_OFF_COPY = (ObservedDisk(id="d-r-1", size_gib=100, is_ready=False, is_busy=True, held_by=None),)
 
 
+NO_IOMMU = HostTrouble(code="host.no_iommu", kind=TroubleKind.WRONG, problem="it has no IOMMU", mend="switch it on")
+NO_POOL = HostTrouble(code="host.no_pool", kind=TroubleKind.WRONG, problem="no pool 'a'", mend="make it")
+UNSEEN = HostTrouble(code="check.x", kind=TroubleKind.UNVERIFIED, problem="x is not seen", mend="run it there")
+
+
 def kinds(witnessed: object) -> list[str]:
     return [event.kind for event in witnessed.events]  # type: ignore[attr-defined]
 
@@ -62,9 +71,13 @@ def kinds(witnessed: object) -> list[str]:
         (facts(vm()), look()),
         (facts(), look(unreadable=[2], missing=[5], reset=CheckResult.FAILED)),
         (facts(), "no route to host"),
+        (facts(), Unreachable(problem="no route; switch it on", mend="switch it on")),
+        (facts(), replace(look(), troubles=(UNSEEN, NO_IOMMU, NO_POOL, NO_POOL))),
     ],
 )
-def test_the_same_look_twice_changes_nothing_the_second_time(before: HostFacts, shown: ObservedHost | str) -> None:
+def test_the_same_look_twice_changes_nothing_the_second_time(
+    before: HostFacts, shown: ObservedHost | Unreachable | str
+) -> None:
     once = see(before, shown, PLAN, 200)
     twice = see(once.facts, shown, PLAN, 260)
     assert twice.facts is once.facts
@@ -78,6 +91,54 @@ def test_a_host_that_does_not_answer_changes_nothing_else() -> None:
     back = see(away.facts, look(domain()), PLAN, 200)
     assert back.facts.unreachable_since_at is None
     assert kinds(back)[0] == "host.back"
+
+
+def test_what_is_wrong_with_a_host_is_told_when_it_comes_and_goes_and_what_is_unverified_once() -> None:
+    once = see(facts(), replace(look(), troubles=(UNSEEN, NO_POOL, NO_IOMMU)), PLAN, 100)
+    assert once.facts.troubles == (UNSEEN, NO_IOMMU, NO_POOL)
+    assert [(event.kind, event.is_notice, dict(event.facts)["code"]) for event in once.events] == [
+        ("host.unverified", False, "check.x"),
+        ("host.trouble", True, "host.no_iommu"),
+        ("host.trouble", True, "host.no_pool"),
+    ]
+    assert dict(once.events[1].facts) == {
+        "code": "host.no_iommu",
+        "problem": "it has no IOMMU",
+        "mend": "switch it on",
+    }
+    mended = see(once.facts, replace(look(), troubles=(NO_POOL,)), PLAN, 200)
+    assert mended.facts.troubles == (NO_POOL,)
+    assert [(event.kind, dict(event.facts)["code"]) for event in mended.events] == [
+        ("host.trouble_over", "host.no_iommu")
+    ]
+    worse = see(mended.facts, replace(look(), troubles=(replace(NO_POOL, problem="no pool 'b'"),)), PLAN, 300)
+    assert kinds(worse) == ["host.trouble", "host.trouble_over"]
+
+
+def test_what_could_not_be_checked_and_is_wrong_is_told_as_wrong() -> None:
+    before = see(facts(), replace(look(), troubles=(UNSEEN,)), PLAN, 100).facts
+    wrong = replace(UNSEEN, kind=TroubleKind.WRONG)
+    assert kinds(see(before, replace(look(), troubles=(wrong,)), PLAN, 200)) == ["host.trouble"]
+
+
+def test_while_a_host_does_not_answer_its_troubles_are_kept_and_what_to_do_is_one_of_them() -> None:
+    before = see(facts(), replace(look(), troubles=(NO_IOMMU,)), PLAN, 100).facts
+    away = see(before, Unreachable(problem="refused (pid 7); start libvirtd", mend="start libvirtd"), PLAN, 200)
+    assert kinds(away) == ["host.unreachable"]
+    assert away.facts.problem == "refused (pid 7); start libvirtd"
+    assert away.facts.troubles == (
+        NO_IOMMU,
+        HostTrouble(code=UNREACHABLE, kind=TroubleKind.WRONG, problem="refused (pid 7)", mend="start libvirtd"),
+    )
+    # In other words the same; then another failure, of the same time without an answer.
+    reworded = see(away.facts, Unreachable(problem="refused (pid 8); start libvirtd", mend="start libvirtd"), PLAN, 210)
+    assert reworded.facts is away.facts
+    other = see(away.facts, Unreachable(problem="no login; add the key", mend="add the key"), PLAN, 220)
+    assert (other.facts.problem, other.events) == ("no login; add the key", ())
+    assert other.facts.unreachable_since_at == T + 200
+    assert [trouble.mend for trouble in other.facts.troubles] == ["switch it on", "add the key"]
+    back = see(other.facts, replace(look(), troubles=(NO_IOMMU,)), PLAN, 300)
+    assert (kinds(back), back.facts.troubles) == (["host.back"], (NO_IOMMU,))
 
 
 def test_a_start_is_up_then_running_and_its_time_is_measured() -> None:

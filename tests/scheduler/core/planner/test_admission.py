@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.intents import Cancel, Drain, Extend, Restart, Stop, Submit
+from scheduler.core.intents import AddHost, Cancel, ConnectHost, Drain, Extend, Restart, Stop, Submit
 from scheduler.core.plan import Limits, Outcome
-from scheduler.core.reasons import ReasonCode
+from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
 from scheduler.core.spans import DAY_S, HOUR_S
 from tests.property.worlds import World, world
@@ -29,6 +29,10 @@ def codes(made: World) -> list[ReasonCode]:
         ({"image": "beos"}, [ReasonCode.UNKNOWN_IMAGE]),
         ({"disk_gib": 9}, [ReasonCode.BAD_DISK]),
         ({"disk_gib": 1251}, [ReasonCode.BAD_DISK]),
+        ({"memory_gib": 0}, [ReasonCode.BAD_SHARE]),
+        ({"vcpus": 10**30}, [ReasonCode.BAD_SHARE]),
+        ({"memory_gib": -1, "vcpus": 0}, [ReasonCode.BAD_SHARE, ReasonCode.BAD_SHARE]),
+        ({"gpus": 3, "memory_gib": 0}, [ReasonCode.UNKNOWN_SIZE]),
         ({"owner": ""}, [ReasonCode.BAD_TEXT]),
         ({"ssh_key": "one-word"}, [ReasonCode.BAD_TEXT]),
         ({"at_boundary": AtBoundary.KEEP}, [ReasonCode.BOUNDARY_NOT_ALLOWED]),
@@ -85,3 +89,69 @@ def test_what_is_not_there_or_over_cannot_be_changed() -> None:
     assert codes(made) == []
     made.file(Extend(reservation=one, by_s=60))
     assert codes(made) == [ReasonCode.WRONG_PHASE]
+
+
+def test_less_than_the_share_of_a_size_may_be_asked_for_and_no_more_than_every_partition_has() -> None:
+    made = world()
+    made.file(Submit(ask=replace(GOOD, gpus=2, memory_gib=1, vcpus=10)))
+    kept = made.plan.reservations[ReservationId(f"r-{made.seq}")].request
+    assert (kept.memory_gib, kept.vcpus) == (1, 10)
+    made.file(Submit(ask=replace(GOOD, gpus=2, memory_gib=181, vcpus=11)))
+    assert [sentence(why) for why in made.changes[-1][1].decided[-1].reasons] == [
+        "181 GiB of memory cannot be had with 2 GPUs; ask for 1 to 180",
+        "11 vCPUs cannot be had with 2 GPUs; ask for 1 to 10",
+    ]
+    refused = made.changes[-1][1].reservations[0].request
+    assert (refused.memory_gib, refused.vcpus) == (181, 11)
+    made.file(Submit(ask=GOOD))
+    whole = made.plan.reservations[ReservationId(f"r-{made.seq}")].request
+    assert (whole.memory_gib, whole.vcpus) == (None, None)
+
+
+def test_a_host_is_reached_elsewhere_only_while_nothing_of_ours_is_on_it() -> None:
+    made = world()
+    host = HostId("dgx2-a")
+
+    def connect(uri: str) -> list[ReasonCode]:
+        made.file(ConnectHost(host=host, connect=uri))
+        return codes(made)
+
+    assert connect("qemu+ssh://root@dgx2-b/system") == []
+    made.file(Submit(ask=GOOD))
+    one = ReservationId(f"r-{made.seq}")
+    # Booked, and not begun: it starts on the machine that is meant.
+    assert connect("qemu+ssh://root@dgx2-a/system") == []
+    made.look()
+    assert any(span.is_pinned for span in made.plan.reservations[one].spans)
+    assert connect("qemu+ssh://root@dgx2-b/system") == [ReasonCode.HOST_IN_USE]
+    assert connect("qemu:///system") == [ReasonCode.HOST_IN_USE]
+    assert connect("qemu+tls://DGX2-A/system") == []
+    assert made.plan.hosts[host].connect == "qemu+tls://DGX2-A/system"
+    assert connect("qemu+tcp://dgx2-a/system") == [ReasonCode.BAD_CONNECT]
+    made.file(ConnectHost(host=host, connect="qemu:///system"), author="ada", role=Role.STUDENT)
+    assert codes(made) == [ReasonCode.ADMIN_ONLY]
+    # Its disk is kept after it has ended.
+    made.file(Stop(reservation=one))
+    made.look()
+    assert connect("qemu:///system") == [ReasonCode.HOST_IN_USE]
+    assert made.problems == []
+
+
+def test_a_host_is_added_with_where_it_is_reached() -> None:
+    made = world()
+    rules = made.plan.rules
+    assert rules is not None
+    added = AddHost(
+        host=HostId("dgx2-z"),
+        profile="dgx-2",
+        storage="z",
+        connect="qemu+ssh://dgx2-z/system",
+        policy_version=rules.version,
+        horizon_at=made.plan.horizon_at,
+    )
+    made.file(replace(added, connect="qemu+ssh://root:secret@dgx2-z/system"))
+    (why,) = made.changes[-1][1].decided[-1].reasons
+    assert why.code is ReasonCode.BAD_CONNECT
+    assert "secret" not in sentence(why)
+    made.file(added)
+    assert made.plan.hosts[HostId("dgx2-z")].connect == "qemu+ssh://dgx2-z/system"

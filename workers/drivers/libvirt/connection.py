@@ -1,0 +1,283 @@
+"""The connection to one host's libvirt: opened when needed, watched, opened again, and every call with a time limit.
+
+libvirt's calls block for as long as the host lets them. Each is made in a thread of its own and waited for no longer
+than its limit, in machine time; what outlives it goes on and harms nobody, since every verb may be called again.
+Holds no verbs. libvirt's own errors become the ports' (`refusals`) here and nowhere else.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLong
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, TypeVar
+
+import libvirt
+
+from scheduler.core.requests import HostId
+from workers.drivers.libvirt.addresses import is_local
+from workers.drivers.libvirt.refusals import REACH_MEND, from_libvirt, is_code, too_old
+from workers.ports import DriverError, HostUnreachable, VerbTimeout
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+OLDEST = 7_000_000
+"""libvirt 7.0: node devices, agent events and everything else that is used here; Debian 11 and Ubuntu 22.04 have it."""
+OPEN_WITHIN_S = 10.0
+CALL_WITHIN_S = 15.0
+"""For verbs that only ask: on a host that is well they take milliseconds."""
+KEEPALIVE_EVERY_S = 5
+KEEPALIVES_LOST = 3
+"""A remote connection that says nothing for 20 s is closed, and every call on it fails."""
+REOPEN_AFTER_S = 1.0
+"""A host that did not answer is not asked again before that: each attempt may cost a login."""
+MOST_CALLS = 64
+"""Calls that are not back yet; more of them than a host has GPUs means that it hangs."""
+
+
+@dataclass(slots=True)
+class _Opening:
+    """An attempt to open that others wait for too."""
+
+    future: "Future[Any]"
+    until_s: float
+
+
+@dataclass(slots=True)
+class _State:
+    conn: Any = None
+    opening: _Opening | None = None
+    closed_because: str = ""
+    failed: HostUnreachable | None = None
+    failed_at_s: float = 0.0
+    generation: int = 0
+    """How often it was opened: what is remembered of a connection holds for this number only."""
+    calls: int = 0
+    is_closed: bool = False
+    on_open: list[Callable[[Any], None]] = field(default_factory=list)
+
+
+class Connection:
+    """One host's libvirt. Safe to use from several threads."""
+
+    def __init__(self, host: HostId, uri: str) -> None:
+        self.host = host
+        self.uri = uri
+        self.is_local = is_local(uri)
+        self._lock = threading.Lock()
+        self._state = _State()
+        _run_event_loop()
+
+    @property
+    def generation(self) -> int:
+        """How often the connection was opened; what a host told earlier may be of before its reboot."""
+        return self._state.generation
+
+    def on_open(self, call: Callable[[Any], None]) -> None:
+        """Have this called with every connection that is opened, before anybody uses it."""
+        self._state.on_open.append(call)
+
+    def ask(self, call: Callable[[Any], T], *, what: str, subject: str = "") -> T:
+        """Make a call that only asks. A host that does not answer in time is unreachable."""
+        try:
+            return self.block(call, what=what, subject=subject, limit_s=CALL_WITHIN_S)
+        except VerbTimeout as error:
+            raise HostUnreachable(
+                f"{self.host} did not answer {what} within {CALL_WITHIN_S:g} s ({self.uri}); is its libvirtd hanging?"
+                " restart libvirtd there, VMs go on",
+                host=self.host,
+                mend="restart libvirtd on the host; VMs go on",
+            ) from error
+
+    def block(self, call: Callable[[Any], T], *, what: str, limit_s: float, subject: str = "") -> T:
+        """Make a call that may take up to `limit_s`; raises VerbTimeout after that, and the call goes on."""
+        conn = self._opened()
+
+        def named(error: libvirt.libvirtError) -> DriverError:
+            return from_libvirt(error, host=self.host, uri=self.uri, what=what, subject=subject)
+
+        with self._lock:
+            if self._state.calls >= MOST_CALLS:
+                raise HostUnreachable(
+                    f"{self.host} has not answered {MOST_CALLS} calls yet; restart libvirtd there, VMs go on",
+                    host=self.host,
+                    mend="restart libvirtd on the host; VMs go on",
+                )
+            self._state.calls += 1
+        future = _in_a_thread(lambda: call(conn), name=f"libvirt.{what}", done=self._call_is_back)
+        try:
+            return future.result(limit_s)
+        except WaitedTooLong as error:
+            if future.done():
+                raise
+            raise VerbTimeout(
+                f"{what} of {subject or self.host} did not end within {limit_s:g} s; it goes on",
+                verb=what,
+                subject=subject,
+                limit_s=limit_s,
+            ) from error
+        except libvirt.libvirtError as error:
+            raise named(error) from error
+
+    def close(self) -> None:
+        """Close it for good; calls that are not back fail."""
+        with self._lock:
+            self._state.is_closed = True
+            conn, self._state.conn = self._state.conn, None
+        if conn is not None:
+            # Closing says good-bye to the host, which may hang.
+            _in_a_thread(lambda: _close(conn), name="libvirt.close")
+
+    def _call_is_back(self) -> None:
+        with self._lock:
+            self._state.calls -= 1
+
+    # Opening.
+
+    def _opened(self) -> Any:
+        begun: Future[Any] | None = None
+        with self._lock:
+            state = self._state
+            if state.is_closed:
+                raise HostUnreachable(f"the connection to {self.host} was closed", host=self.host)
+            if state.conn is not None and not state.closed_because and state.conn.isAlive():
+                return state.conn
+            opening = state.opening
+            if opening is None:
+                if state.failed is not None and monotonic() - state.failed_at_s < REOPEN_AFTER_S:
+                    raise _again(state.failed)
+                if state.conn is not None:
+                    _log.warning("host.connection_lost host=%s reason=%s", self.host, state.closed_because or "dead")
+                    conn, state.conn = state.conn, None
+                    _in_a_thread(lambda: _close(conn), name="libvirt.close")
+                state.closed_because = ""
+                begun = _in_a_thread(self._open, name="libvirt.open")
+                opening = state.opening = _Opening(begun, monotonic() + OPEN_WITHIN_S)
+        if begun is not None:
+            # Not under the lock: one that has ended already is told of at once, in this thread.
+            begun.add_done_callback(self._open_is_back)
+        try:
+            return opening.future.result(max(0.0, opening.until_s - monotonic()))
+        except WaitedTooLong as error:
+            raise HostUnreachable(
+                f"{self.uri} did not answer within {OPEN_WITHIN_S:g} s; {REACH_MEND}", host=self.host, mend=REACH_MEND
+            ) from error
+        except libvirt.libvirtError as error:
+            raise from_libvirt(error, host=self.host, uri=self.uri, what="open") from error
+
+    def _open(self) -> Any:
+        # No question is ever asked at a terminal: who cannot log in without one is told so.
+        conn = libvirt.openAuth(self.uri, [[], _no_answer, None], 0)
+        try:
+            if not self.is_local:
+                _keep_alive(conn)
+            if conn.getLibVersion() < OLDEST:
+                raise too_old(self.host, conn.getLibVersion(), OLDEST)
+            conn.registerCloseCallback(self._is_lost, None)
+            for call in self._state.on_open:
+                call(conn)
+        except BaseException:
+            _close(conn)
+            raise
+        return conn
+
+    def _open_is_back(self, future: "Future[Any]") -> None:
+        error = future.exception()
+        with self._lock:
+            state = self._state
+            state.opening = None
+            if error is None:
+                if state.is_closed:
+                    _in_a_thread(lambda: _close(future.result()), name="libvirt.close")
+                    return
+                state.conn, state.failed = future.result(), None
+                state.generation += 1
+                _log.info("host.connected host=%s uri=%s", self.host, self.uri)
+                return
+            if isinstance(error, libvirt.libvirtError):
+                error = from_libvirt(error, host=self.host, uri=self.uri, what="open")
+            if isinstance(error, HostUnreachable):
+                state.failed, state.failed_at_s = error, monotonic()
+
+    def _is_lost(self, conn: Any, reason: int, _opaque: object) -> None:
+        # Called by the event loop's thread; nothing of libvirt's may be called from here.
+        names = {
+            libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "error",
+            libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "the host closed it",
+            libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "keepalive timeout",
+        }
+        with self._lock:
+            if self._state.conn is conn or self._state.conn is None:
+                self._state.closed_because = names.get(reason, f"reason {reason}")
+
+
+def _keep_alive(conn: Any) -> None:
+    try:
+        conn.setKeepAlive(KEEPALIVE_EVERY_S, KEEPALIVES_LOST)
+    except libvirt.libvirtError as error:
+        # A driver that runs in this process has nobody to lose.
+        if not is_code(error, libvirt.VIR_ERR_NO_SUPPORT):
+            raise
+
+
+def _again(error: HostUnreachable) -> HostUnreachable:
+    return HostUnreachable(error.message, **error.facts)
+
+
+def _no_answer(_credentials: object, _opaque: object) -> int:
+    return -1
+
+
+def _close(conn: Any) -> None:
+    try:
+        conn.close()
+    except libvirt.libvirtError as error:
+        _log.debug("connection.close_failed error=%s", error)
+
+
+def _in_a_thread(call: Callable[[], T], *, name: str, done: Callable[[], None] | None = None) -> "Future[T]":
+    """Call it in a daemon thread: one that never comes back must not keep the process from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            if done is not None:
+                done()
+            future.set_exception(error)
+        else:
+            if done is not None:
+                done()
+            future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+_loop_lock = threading.Lock()
+_loop: threading.Thread | None = None
+
+
+def _run_event_loop() -> None:
+    """Run libvirt's event loop in this process, once: without it there are neither keepalives nor events."""
+    global _loop
+    with _loop_lock:
+        if _loop is not None:
+            return
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        libvirt.virEventRegisterDefaultImpl()
+        _loop = threading.Thread(target=_loop_for_ever, name="libvirt.events", daemon=True)
+        _loop.start()
+
+
+def _loop_for_ever() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            _log.exception("libvirt.event_loop")
