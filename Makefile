@@ -16,10 +16,11 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate demo e2e fuzz kills histories client lock clean
+.PHONY: help venv test lint format unit simulate demo e2e fuzz kills histories libvirt lab lab-image lab-contract client lock
+.PHONY: clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 venv: ## set up .venv/ from the lock, if anything has changed
 	@tools/setup_venv.sh $(PYTHON)
@@ -59,6 +60,19 @@ kills: venv ## a worker killed at every driver call and every commit, in turn (C
 
 histories: venv ## long simulated histories against every invariant (CI)
 	$(PY) -m tests.simulation.histories --host-days $(HOST_DAYS) --jobs $(JOBS)
+
+libvirt: venv ## the drivers' contract on a libvirtd of its own, as root (CI)
+	NIGHTSHIFT_TEST_LIBVIRT=qemu:///system tools/private_libvirtd.sh $(PY) -m pytest -n 0 $(ARGS) \
+		tests/contract/test_contract_libvirt.py
+
+lab-image: venv ## build the virtual DGX-2, as root; the other lab targets need no root then
+	$(PY) -m tests.lab build
+
+lab: venv ## a day on the virtual DGX-2: real libvirt, QEMU and VFIO (CI)
+	$(PY) -m tests.lab day
+
+lab-contract: venv ## the drivers' contract on the virtual DGX-2, with devices (CI)
+	NIGHTSHIFT_LAB=1 $(PY) -m pytest -n 0 $(ARGS) tests/contract/test_contract_lab.py
 
 client: venv ## install the wheel alone, as a user would, and run it
 	tools/check_light_client.sh $(PY)

@@ -34,6 +34,7 @@ from scheduler.store.heartbeats import Heartbeat
 
 router = APIRouter(tags=["hosts"])
 
+REAL_SPEED = 1.0
 MOST_TRIES = 3
 """How often a host's windows are made anew because the policy changed meanwhile."""
 
@@ -63,7 +64,7 @@ def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: 
 
     storage = body.storage or body.id
     if body.connect is not None:
-        _check_connect(body.connect)
+        _check_connect(body.connect, services)
     for number in range(MOST_TRIES):
         intent = _adding(body, storage, services)
         # Each try is asked for once; the tries of a repeated request meet those of the first.
@@ -78,9 +79,11 @@ def add_host(body: HostIn, user: Admin, services: Given, answer: Response, key: 
     raise Problem(503, "policy.stale", message, is_retryable=True, headers={"Retry-After": "1"})
 
 
-def _check_connect(uri: str) -> None:
+def _check_connect(uri: str, services: Services) -> None:
     """Raise the problem of a URI that is not taken: before it is kept anywhere, since it may hold a password."""
     problem = connect_problem(uri)
+    if uri and problem is None and services.speed() != REAL_SPEED:
+        problem = "time is scaled here, and the guests of a real host live in the machine's; start it without --speed"
     if problem is not None:
         raise invalid(FieldProblem(field="connect", problem=problem))
 
@@ -103,7 +106,7 @@ def _adding(body: HostIn, storage: str, services: Services) -> AddHost:
 @router.post("/hosts/{id}/connect", responses=ACCEPTED)
 def connect(id: str, body: ConnectHostIn, user: Admin, services: Given, key: Key = None) -> HostOut:
     """Reach a host in another way, or on another machine while nothing of ours is on it."""
-    _check_connect(body.connect)
+    _check_connect(body.connect, services)
     return _change(id, ConnectHost(host=HostId(id), connect=body.connect), user, services, key)
 
 

@@ -1,14 +1,17 @@
 """Quotes, what is free, the calendar and the hosts: what people look at, and whose names they see there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from api.app import create_app
 from scheduler.core.facts import HostFacts, HostTrouble, TroubleKind
 from scheduler.core.requests import HostId
 from scheduler.core.spans import HOUR_S
 from scheduler.store.leases import host_lease
+from tests.api.asgi import Connection
 from tests.api.bench import HOST, Bench, opened
 from workers.drivers.simulated.faults import Fault, FaultKind
 
@@ -264,6 +267,19 @@ def test_a_uri_that_is_not_taken_is_refused_before_it_is_kept_or_repeated(bench:
         assert answer.json["errors"][0]["field"] == "connect"
         assert said in answer.json["detail"]
         assert "hunter2" not in str(answer.json)
+    assert bench.filed == 0
+
+
+def test_a_real_host_is_refused_where_time_is_scaled(bench: Bench) -> None:
+    bench.connection.close()
+    bench.connection = Connection(create_app(replace(bench.services, speed=lambda: 60.0)))
+    for path, body in (
+        ("/hosts", {"id": "dgx2-b", "profile": "dgx-2", "connect": "qemu:///system"}),
+        (f"/hosts/{HOST}/connect", {"connect": "qemu:///system"}),
+    ):
+        answer = bench.send("POST", path, body, user="root")
+        assert (answer.status, answer.code) == (422, "request.invalid")
+        assert "start it without --speed" in answer.json["detail"]
     assert bench.filed == 0
 
 

@@ -11,10 +11,13 @@ from cli.first_start import (
     ADMIN,
     DEFAULT_RACK,
     TOKEN_LABEL,
+    BadHostOption,
     BadRackOption,
     FirstStartRefused,
     RackSetup,
+    RealHostSetup,
     init,
+    parse_host,
     parse_rack,
     prepare,
 )
@@ -180,3 +183,55 @@ def test_init_is_the_same_as_a_command(parts: Parts, tmp_path: Path) -> None:
     assert "host dgx2-a was added" in first.output
     second = CliRunner().invoke(app, ["--data", str(tmp_path), "--rack", "dgx2-a=dgx-2"])
     assert second.output.strip() == "nothing was missing"
+
+
+REAL = RealHostSetup(host=HostId("dgx2-r"), profile="dgx-2", connect="qemu:///system")
+
+
+def test_a_real_host_is_added_with_the_way_to_reach_it_and_no_rack_is_made_for_it(parts: Parts) -> None:
+    lines = prepare(parts, racks=(), real=(REAL,))
+    assert "host dgx2-r was added: a dgx-2, reached by qemu:///system" in lines
+    assert parts.plans.current().hosts[REAL.host].connect == "qemu:///system"
+    assert not list(parts.installation.racks.glob("*"))
+    assert prepare(parts, racks=(), real=(REAL,)) == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RealHostSetup(host=REAL.host, profile="dgx-2", connect="qemu+tls://dgx2-r/system"),
+        RealHostSetup(host=REAL.host, profile="dgx-2-lab", connect=REAL.connect),
+    ],
+)
+def test_a_real_host_that_is_there_already_is_not_made_another_one(parts: Parts, other: RealHostSetup) -> None:
+    prepare(parts, racks=(), real=(REAL,))
+    with pytest.raises(BadHostOption, match="this host is a dgx-2 already, reached by qemu:///system"):
+        prepare(parts, racks=(), real=(other,))
+
+
+def test_a_rack_is_not_made_a_real_host(parts: Parts) -> None:
+    prepare(parts, racks=(DEFAULT_RACK,))
+    with pytest.raises(BadHostOption, match="and simulated; give the new one another name"):
+        prepare(parts, racks=(), real=(RealHostSetup(host=DEFAULT_RACK.host, profile="dgx-2", connect=REAL.connect),))
+
+
+def test_a_host_is_named_with_its_kind_and_its_uri() -> None:
+    assert parse_host("dgx2-r=dgx-2@qemu+ssh://root@dgx2-r/system") == RealHostSetup(
+        host=HostId("dgx2-r"), profile="dgx-2", connect="qemu+ssh://root@dgx2-r/system"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dgx2-r", "write NAME=PROFILE@URI"),
+        ("dgx2-r=dgx-2", "write NAME=PROFILE@URI"),
+        ("=dgx-2@qemu:///system", "write NAME=PROFILE@URI"),
+        ("DGX=dgx-2@qemu:///system", "a name is 1 to 32"),
+        ("dgx2-r=dgx-2@qemu+tcp://dgx2-r/system", "qemu\\+tls"),
+        ("dgx2-r=dgx-2@http://dgx2-r/", "--host"),
+    ],
+)
+def test_a_host_that_is_not_named_so_is_refused_with_what_to_write(text: str, says: str) -> None:
+    with pytest.raises(BadHostOption, match=says):
+        parse_host(text)

@@ -21,10 +21,12 @@ from cli import signs_of_life, stall
 from cli import stack as stack_module
 from cli.data_directory import AlreadyRunning, birth_of, read_up
 from cli.family import API, REDIS, TICKER, WORKER
+from cli.first_start import RealHostSetup
 from cli.installation import Installation, open_parts
 from cli.probes import PortTaken, redis_answers
 from cli.speeds import WrongSpeed
 from cli.stack import ChildWillNotRun, Stack, StartStopped
+from scheduler.core.requests import HostId
 from scheduler.service.clock import ScaledClock, read_anchor
 from scheduler.store.failures import SchemaTooNew
 from tests.running import wait_for
@@ -67,9 +69,18 @@ STAND_INS = {WORKER: python(LIVES), TICKER: python(LIVES), API: python(ANSWERS)}
 class Supervised:
     """A stack that is stopped at the end of a test, with what it told."""
 
-    def __init__(self, data: Path, *, speed: float = 1.0, commands: Mapping[str, tuple[str, ...]] = STAND_INS) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        speed: float = 1.0,
+        real: tuple[RealHostSetup, ...] = (),
+        commands: Mapping[str, tuple[str, ...]] = STAND_INS,
+    ) -> None:
         self.lines: list[str] = []
-        self.stack = Stack(Installation.found(data), port=0, speed=speed, on_line=self.lines.append, commands=commands)
+        self.stack = Stack(
+            Installation.found(data), port=0, speed=speed, real=real, on_line=self.lines.append, commands=commands
+        )
 
     def pids(self) -> dict[str, int | None]:
         return {name: self.stack.pid_of(name) for name in (REDIS, WORKER, TICKER, API)}
@@ -344,3 +355,12 @@ def test_a_database_of_a_newer_program_is_refused_before_anything_is_started(dat
     with pytest.raises(SchemaTooNew, match="schema revision 9999"):
         Supervised(data).stack.start()
     assert not (data / "logs").exists()
+
+
+def test_a_real_host_is_refused_in_scaled_time_before_it_is_added(data: Path) -> None:
+    real = RealHostSetup(host=HostId("dgx2-r"), profile="dgx-2", connect="qemu:///system")
+    with pytest.raises(WrongSpeed, match=r"dgx2-r is a real host.*start it without --speed"):
+        Supervised(data, speed=60, real=(real,)).stack.start()
+    parts = open_parts(Installation.found(data), is_waking=False)
+    assert parts.plans.current().hosts == {}
+    parts.close()

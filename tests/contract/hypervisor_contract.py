@@ -420,8 +420,8 @@ class DomainContract:
         bench.drivers.guest.warn(spec.uuid, "you stop at 20:00")
 
 
-class HostContract(DomainContract):
-    """The whole contract. Derived classes are named `Test…` and give a fixture `bench` of a fresh host."""
+class DeviceContract:
+    """What is about devices that are passed through, and about starts that take their time because of them."""
 
     # ---- starting
 
@@ -590,6 +590,10 @@ class HostContract(DomainContract):
         second = bench.define(bench.spec(bench.partition(4, 1), reservation="r-2"))
         bench.start(second)
         assert bench.held_by(first.uuid).isdisjoint(bench.held_by(second.uuid))
+
+
+class HostContract(DomainContract, DeviceContract):
+    """The whole contract of a host. Derived classes are named `Test…` and give a fixture `bench` of a fresh host."""
 
 
 class CopyContract:

@@ -1,7 +1,7 @@
 """The virtual DGX-2: build it, live through a day on it, or boot it until Ctrl-C and run commands in it.
 
-Building needs root, or a cache that root has filled; all else needs none. `boot` prints the libvirt URI; `run` works from
-another terminal.
+Building needs root, or a cache that root has filled; all else needs none. `boot` prints the libvirt URI; `run` works
+from another terminal.
 """
 
 import argparse

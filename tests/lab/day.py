@@ -17,9 +17,11 @@ from xml.etree import ElementTree
 
 import libvirt
 
+from scheduler.core.errors import NightshiftError
 from tests.contract.libvirt_bench import foreign_xml, put_image
 from tests.lab.guest.reading import GuestReport, read_console
-from tests.lab.machine import VirtualDgx2, gpus
+from tests.lab.machine import LabError, VirtualDgx2
+from tests.lab.machine import gpus as gpu_stand_ins
 from tests.lab.proof import NIGHT_GPUS, Proof
 from tests.lab.site import LabSite, NotSo
 from workers.drivers.libvirt.reading import DescribedDomain, read_domain
@@ -47,7 +49,7 @@ queues:
   interactive: {{at_boundary: park, default_disk: 1GiB}}
   hpc: {{at_boundary: finish, scratch: true, default_disk: 1GiB}}
 images: [{image}]
-defaults: {{disk: 1GiB, grace: 7s, min_useful: 1m, warnings: [1m]}}
+defaults: {{disk: 1GiB, grace: 10s, min_useful: 1m, warnings: [1m]}}
 windows:
   - {{name: night, layout: night, opens: "{minute} {hour} * * *", for: {minutes}m, decide: 1m10s, only_if_queued: true}}
 reserve:
@@ -72,6 +74,8 @@ class Day:
 
     def live(self) -> Proof:
         """Live through the day and return what was proven."""
+        # What is refused is told by the day itself.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
         self.data.parent.mkdir(parents=True, exist_ok=True)
         site = LabSite(self.data, self.machine.uri)
         try:
@@ -82,7 +86,7 @@ class Day:
             self._reboot(site)
             self._evening(site, night_at)
             self._next_morning(site)
-        except (NotSo, AssertionError, libvirt.libvirtError) as error:
+        except (AssertionError, NightshiftError, LabError, libvirt.libvirtError) as error:
             self.failures.append(str(error))
         finally:
             site.stop()
@@ -110,7 +114,7 @@ class Day:
             report = self._last_report(domain)
             if len(report.gpus) == gpus and report.dma_ok == gpus:
                 self.proof.tenants += 1
-            self._say(f"{tenant} runs on {domain.partition}: its guest sees {len(report.gpus)} GPUs, DMA works on each")
+            self._say(f"{tenant} runs on {domain.partition}: {len(report.gpus)} GPUs seen, DMA on {report.dma_ok}")
         return night_at
 
     def _meddle(self, site: LabSite) -> None:
@@ -268,7 +272,7 @@ class Day:
         return sum(1 for domain in self._domains() if domain.reservation in self._tenants)
 
     def _address(self, gpu: int) -> str:
-        return gpus()[gpu].address
+        return gpu_stand_ins()[gpu].address
 
     def _last_report(self, domain: DescribedDomain) -> GuestReport:
         """Return what a guest wrote since its last boot; the host takes a moment to write it down."""

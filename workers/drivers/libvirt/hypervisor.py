@@ -100,9 +100,8 @@ class LibvirtHypervisor:
             try:
                 handle.shutdownFlags(flag)
             except libvirt.libvirtError as error:
-                if not handle.isActive():
-                    return
-                if through_agent and is_code(error, libvirt.VIR_ERR_AGENT_UNRESPONSIVE) and _has_obeyed(handle):
+                # Asked before, and just going: neither its agent nor its button answers any more.
+                if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN) and _is_going(handle):
                     return
                 raise
 
@@ -168,7 +167,7 @@ def _domain(conn: Any, uuid: UUID) -> Any:
     return handle
 
 
-def _has_obeyed(handle: Any) -> bool:
-    """Whether the agent went away because its guest is shutting down."""
+def _is_going(handle: Any) -> bool:
+    """Whether a guest is shutting down, or has."""
     state, _ = handle.state(0)
     return bool(state in (libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF))

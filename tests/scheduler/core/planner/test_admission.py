@@ -5,10 +5,14 @@ from dataclasses import replace
 import pytest
 
 from scheduler.core.intents import AddHost, Cancel, ConnectHost, Drain, Extend, Restart, Stop, Submit
-from scheduler.core.plan import Limits, Outcome
+from scheduler.core.plan import Host, Limits, Outcome
+from scheduler.core.planner.admission import check
+from scheduler.core.planner.draft import Draft
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
+from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.profiles.loading import load_profile
 from tests.property.worlds import World, world
 
 GOOD = Ask(owner="ada", queue="interactive", gpus=1, run_s=HOUR_S)
@@ -155,3 +159,19 @@ def test_a_host_is_added_with_where_it_is_reached() -> None:
     assert "secret" not in sentence(why)
     made.file(added)
     assert made.plan.hosts[HostId("dgx2-z")].connect == "qemu+ssh://dgx2-z/system"
+
+
+@pytest.mark.parametrize(("os_disk_gib", "least_gib"), [(1, 1), (50, 10)])
+def test_a_disk_has_ten_gib_at_least_or_a_whole_system_disk_where_that_is_smaller(
+    os_disk_gib: int, least_gib: int
+) -> None:
+    profile = replace(load_profile("dgx-2"), os_disk_gib=os_disk_gib)
+    host = Host(id=HostId("dgx2-a"), profile=profile, storage="dgx2-a")
+    made = world()
+    draft = Draft(replace(made.plan, hosts={host.id: host}), {}, made.now, Settings())
+    request, _ = check(draft, replace(GOOD, disk_gib=least_gib), reservation=ReservationId("r-1"))
+    assert request is not None
+    request, reasons = check(draft, replace(GOOD, disk_gib=least_gib - 1), reservation=ReservationId("r-1"))
+    assert request is None
+    assert [why.code for why in reasons] == [ReasonCode.BAD_DISK]
+    assert reasons[0].fact("least_gib") == least_gib

@@ -146,6 +146,17 @@ def test_an_unreachable_host_a_lost_gpu_and_a_failed_start_are_named() -> None:
     assert reasons[ReasonCode.HOST_UNREACHABLE].fact("problem") == "no route to host"
 
 
+def test_a_gpu_in_foreign_hands_is_named_before_its_time_comes() -> None:
+    desk = Desk()
+    job = desk.ask(16, queue="hpc")
+    foreign = GpuFact(gpu=15, state=GpuState.FOREIGN, since_at=BEGAN_AT, problem="held by by-hand")
+    desk.facts = {HOST: HostFacts(host=HOST, gpus=(foreign,))}
+    reasons = desk.why(job)
+    assert reasons[ReasonCode.WAITS_FOR_WINDOW].fact("window") == "night"
+    assert reasons[ReasonCode.GPU_HELD_BY_FOREIGN].fact("gpu") == 15
+    assert ReasonCode.GPU_HELD_BY_FOREIGN not in desk.why(desk.ask(1))
+
+
 def test_a_reservation_without_any_place_left_is_told_of_drained_hosts_and_lost_gpus() -> None:
     desk = Desk()
     waiting = desk.ask(8)
