@@ -6,6 +6,8 @@ be; a thread does what the ticker and the worker's watch do. Can be paused, so t
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
@@ -18,6 +20,7 @@ from scheduler.core.intents import AddHost, Intent, Stop, Submit, reservation_id
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
+from scheduler.core.topology import HostProfile
 from scheduler.profiles.loading import load_profile
 from scheduler.service.clock import RealClock
 from scheduler.service.facts_cache import FactsCache
@@ -35,6 +38,7 @@ HOST = HostId("lab-a")
 IMAGE = "guest"
 MORE_THREADS = 4
 """As in a worker: besides one for each GPU."""
+START_WITHIN_S = 300
 DECIDED_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.02
 
@@ -62,13 +66,13 @@ class Home:
 
     def __init__(self, uri: str, database: Path) -> None:
         self.calls = Calls()
-        self.profile = load_profile(PROFILE)
+        self.profile = _profile(PROFILE)
         self._settings = Settings()
         self._clock = RealClock()
         self._plan_loop = _Loop("plan", self._look_at_plan)
         self._host_loop = _Loop("host", self._look_at_host)
         wake = _Wake(self._plan_loop, self._host_loop, self.calls)
-        self._store = Store.open(f"sqlite:///{database}", profiles=load_profile)
+        self._store = Store.open(f"sqlite:///{database}", profiles=_profile)
         self._store.migrate()
         plans, known_facts = PlanCache(self._store, self._clock), FactsCache(self._store)
         self._desk = Desk(store=self._store, clock=self._clock, wake=wake)
@@ -79,7 +83,7 @@ class Home:
             plans=plans,
             known_facts=known_facts,
             settings=self._settings,
-            profiles=load_profile,
+            profiles=_profile,
         )
         self._libvirt = LibvirtHost(HOST, self.profile, uri, on_change=self._host_loop.wake)
         self.drivers = self._libvirt.drivers()
@@ -180,6 +184,14 @@ class Home:
                     woken_for[name] = due_at
                 if is_tick or is_due:
                     loop.wake()
+
+
+@lru_cache(maxsize=None)
+def _profile(name: str) -> HostProfile:
+    """Return a host profile by which a start may take long: how long is what is measured, and not to be cut off."""
+    profile = load_profile(name)
+    patient = tuple((gpus, START_WITHIN_S) for gpus, _ in profile.bounds.start_s_by_size)
+    return replace(profile, bounds=replace(profile.bounds, start_s_by_size=patient))
 
 
 class _Wake:

@@ -22,7 +22,7 @@ from workers.ports import DomainSpec
 WHOLE, PAIR, PAIRS = 16, 2, 8
 RUN_S = 3600
 POLL_S = 0.1
-UP_WITHIN_S = 120.0
+UP_WITHIN_S = 300.0
 GONE_WITHIN_S = 60.0
 REST_S = 3.0
 """Before each measurement: nothing is left to do of the one before."""

@@ -69,7 +69,7 @@ def show(connection: Connection, name: Name, as_json: AsJson = False) -> None:
 def add(
     connection: Connection,
     name: Name,
-    profile: Annotated[str, typer.Option(help="Its kind: dgx-2, dgx-a100, hgx-h100, generic.", show_default=False)],
+    profile: Annotated[str, typer.Option(help="Its kind: dgx-2, or dgx-2-lab to try things out.", show_default=False)],
     storage: Annotated[
         str | None,
         typer.Option(help="Which disks it reaches; hosts with the same label share them. Its name by default."),

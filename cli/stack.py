@@ -77,7 +77,8 @@ def installed_version() -> str:
 
 
 COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {WORKER: our_command("worker"), TICKER: our_command("ticker"), API: our_command("api")}
+    # All is on one machine here, so that is the one which a local URI means.
+    {WORKER: our_command("worker", "--local"), TICKER: our_command("ticker"), API: our_command("api")}
 )
 
 

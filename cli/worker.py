@@ -33,8 +33,11 @@ _THREADS = 8
 def worker(
     host: Annotated[
         list[str] | None,
-        typer.Option(help="Serve this host; may be repeated. Without it: all with a rack here, and all real ones."),
+        typer.Option(help="Serve this host; may be repeated. Without it: all with a rack here, and all remote ones."),
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Without --host: this machine is the one that qemu:///system means.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan/--no-plan", help="Also run the plan task.")] = True,
     data: Annotated[
         Path | None, typer.Option(envvar="NIGHTSHIFT_DATA", help="The data directory of the installation.")
@@ -53,13 +56,13 @@ def worker(
     from cli.log_lines import log_to_stderr
 
     log_to_stderr()
-    status = _serve(parts, frozenset(HostId(name) for name in host or ()), does_plan=plan)
+    status = _serve(parts, frozenset(HostId(name) for name in host or ()), does_plan=plan, serves_local=local)
     logging.shutdown()
     # Not by way of the interpreter's own end: that waits for every thread, also for one whose host never answers.
     os._exit(status)
 
 
-def _serve(parts: "Parts", hosts: frozenset[HostId], *, does_plan: bool) -> int:
+def _serve(parts: "Parts", hosts: frozenset[HostId], *, does_plan: bool, serves_local: bool) -> int:
     from cli.instance import instance_name
     from cli.parent_watch import end_with_parent
     from workers.app import PLAN_QUEUE, celery_app, host_queue
@@ -84,7 +87,7 @@ def _serve(parts: "Parts", hosts: frozenset[HostId], *, does_plan: bool) -> int:
         instance=instance,
         speed=lambda: parts.clock.speed,
     )
-    attending = Attending(shared, hosts=hosts, does_plan=does_plan)
+    attending = Attending(shared, hosts=hosts, does_plan=does_plan, serves_local=serves_local)
     always = (PLAN_QUEUE,) if does_plan else ()
 
     def take_from(served: Iterable[HostId]) -> None:

@@ -23,9 +23,9 @@ compile requirements/dev.txt --extra dev pyproject.toml
 UPGRADE=
 compile requirements/server.txt --extra server --constraint requirements/dev.txt pyproject.toml
 compile requirements/client.txt --constraint requirements/dev.txt pyproject.toml
-# The binding to libvirt alone, which is built where it is installed: against whatever libvirt is there.
-echo "libvirt-python>=9" | "$uv" pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
-    --no-annotate --custom-compile-command "make lock" ${UPGRADE:+--upgrade} - --output-file requirements/host.txt
+# What hosts need besides: the binding to libvirt is built where it is installed, against whatever libvirt is there.
+printf 'libvirt-python>=9\npycdlib>=1.14\n' | "$uv" pip compile --quiet --no-config --universal --python-version 3.11 \
+    --constraint requirements/dev.txt --generate-hashes --no-annotate --custom-compile-command "make lock" ${UPGRADE:+--upgrade} - --output-file requirements/host.txt
 # What the wheel is built with where no .venv/ is, as in the container image.
 "$(dirname "$uv")/python" -c "
 import pathlib, tomllib

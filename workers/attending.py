@@ -13,6 +13,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
+from scheduler.core.connect import machine_of
 from scheduler.core.plan import Host, Plan, Rules
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import HostId
@@ -86,10 +87,17 @@ class _Planning:
 class Attending:
     """Looks when told to. Safe to use from several threads."""
 
-    def __init__(self, shared: Shared, *, hosts: frozenset[HostId], does_plan: bool) -> None:
-        """`hosts`: only these; if there are none, every host with a rack file here, and every real one."""
+    def __init__(
+        self, shared: Shared, *, hosts: frozenset[HostId], does_plan: bool, serves_local: bool = False
+    ) -> None:
+        """`hosts`: only these; if there are none, every host with a rack file here, and every real one.
+
+        `serves_local`: also those whose URI means the worker's own machine. Several machines have such hosts, and each
+        would take its own libvirt for all of them; whoever serves only one machine says so.
+        """
         self._shared = shared
         self._named = hosts
+        self._serves_local = serves_local
         self.does_plan = does_plan
         self._plan_task = PlanTask(
             store=shared.store,
@@ -146,12 +154,28 @@ class Attending:
             self._trouble.failed("worker.look_around", error)
             return self.reachable()
         self._trouble.went_well("worker.look_around")
-        self._real = frozenset(host.id for host in plan.hosts.values() if host.connect)
+        self._real = frozenset(filter(None, map(self._served, plan.hosts.values())))
         reachable = self.reachable()
         for host in sorted(reachable):
             if host in plan.hosts:
                 self._attend(host, plan)
         return reachable
+
+    def _served(self, host: Host) -> HostId | None:
+        """Return a real host that is to be served though nobody named it."""
+        if not host.connect:
+            return None
+        if machine_of(host.connect) or self._serves_local:
+            return host.id
+        if not self._named:
+            self._trouble.is_wrong(
+                "host.attend",
+                "host.not_named",
+                f"{host.id} is reached by {host.connect}, which means each machine itself; start the worker there with"
+                f" --host {host.id}",
+                of=host.id,
+            )
+        return None
 
     def _attend(self, host: HostId, plan: Plan) -> Attended | None:
         """Return a host of the plan as it is attended to; None when it cannot be, which is told once."""

@@ -15,7 +15,7 @@ import pytest
 from policies.loading import load_policy
 from policies.ticker import apply_intent
 from scheduler.core.errors import StoreBusy
-from scheduler.core.intents import AddHost, Intent, Submit
+from scheduler.core.intents import AddHost, ConnectHost, Intent, Submit
 from scheduler.core.plan import Host, Plan
 from scheduler.core.requests import Ask, HostId, Role
 from scheduler.core.settings import Settings
@@ -180,6 +180,36 @@ def test_a_host_of_the_plan_without_a_rack_is_told_once_and_no_rack_is_made(
     site.make_rack().close()
     attending.look_around()
     assert told(caplog, "host.attend.recovered")
+
+
+def test_a_real_host_of_the_workers_own_machine_is_served_only_by_who_is_told_so(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    here, there = HostId("here"), HostId("there")
+    site.do(AddHost(host=here, profile="dgx-2", storage="here", connect="qemu:///system"))
+    site.do(AddHost(host=there, profile="dgx-2", storage="there", connect="qemu+tls://127.0.0.1:1/system"))
+    assert site.attending().look_around() == {there}
+    assert "start the worker there with --host here" in caplog.text
+    shared = replace(site.shared, instance="worker-2")
+    assert Attending(shared, hosts=frozenset(), does_plan=False, serves_local=True).look_around() == {here, there}
+    assert site.attending(here).look_around() == {here}
+
+
+def test_a_host_that_the_plan_reaches_another_way_by_now_is_opened_anew(site: Site) -> None:
+    pytest.importorskip("libvirt", reason="libvirt-python is not installed: it is built where libvirt's headers are")
+    site.add_host()
+    site.make_rack().close()
+    attending = site.attending()
+    attending.converge(HOST)
+    first = attending.hosts[HOST]
+    attending.converge(HOST)
+    assert attending.hosts[HOST] is first
+    site.do(ConnectHost(host=HOST, connect="qemu+tls://127.0.0.1:1/system"))
+    attending.converge(HOST)
+    assert attending.hosts[HOST] is not first
+    assert attending.hosts[HOST].connect == "qemu+tls://127.0.0.1:1/system"
+    assert site.store.load_facts(HOST).unreachable_since_at is not None
 
 
 def test_a_rack_of_another_kind_of_host_is_told_once_and_left_alone(
