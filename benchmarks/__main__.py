@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import latency, steps, swap
+from benchmarks import lab, latency, steps, swap
 
-_MEASURES = {"steps": steps, "swap": swap, "latency": latency}
+_MEASURES = {"steps": steps, "swap": swap, "latency": latency, "lab": lab}
 
 
 def main() -> None:

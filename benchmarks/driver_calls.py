@@ -5,10 +5,12 @@ A start is known by its `DomainSpec`, which names what each of its steps was cal
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from threading import Lock
 from time import monotonic
 from typing import Any, cast
 
+from scheduler.core.requests import ReservationId
 from workers.ports import DomainSpec, Drivers, Fabric, Hypervisor, Images, Pci
 
 STEPS = ("disk", "bind", "check", "activate", "define", "create")
@@ -106,19 +108,23 @@ class Chain:
         return self.created_s - self.began_s - sum(self.step_s.values())
 
 
-def specs(calls: Iterable[Call]) -> tuple[DomainSpec, ...]:
-    """Return what was defined, in order."""
-    return tuple(call.arguments[0] for call in calls if call.verb == "define" and isinstance(call.arguments[0], DomainSpec))
+def last_specs(calls: Iterable[Call]) -> tuple[DomainSpec, ...]:
+    """Return what was defined, of each reservation the last: a start that failed is made again."""
+    found: dict[ReservationId, DomainSpec] = {}
+    for call in calls:
+        if call.verb == "define" and isinstance(call.arguments[0], DomainSpec):
+            found[call.arguments[0].reservation] = call.arguments[0]
+    return tuple(found.values())
 
 
 def chain_of(calls: Iterable[Call], spec: DomainSpec) -> Chain:
     """Return the chain that started a domain. Raises NotCalled when the calls do not hold all of it."""
     made = list(calls)
-    disk = _one(made, "create_disk", spec.disk)
-    bind = _one(made, "bind", spec.devices)
-    activate = _one(made, "activate", spec.partition)
-    define = _one(made, "define", spec)
-    start = _one(made, "start", spec.uuid)
+    start = _last(made, "start", spec.uuid)
+    define = _last(made, "define", spec, before_s=start.began_s)
+    activate = _last(made, "activate", spec.partition, before_s=define.began_s)
+    bind = _last(made, "bind", spec.devices, before_s=activate.began_s)
+    disk = _last(made, "create_disk", spec.disk, before_s=bind.began_s)
     return Chain(
         spec=spec,
         began_s=disk.began_s,
@@ -143,8 +149,9 @@ def first(calls: Iterable[Call], verb: str) -> Call:
     return found
 
 
-def _one(calls: Iterable[Call], verb: str, argument: object) -> Call:
+def _last(calls: Iterable[Call], verb: str, argument: object, *, before_s: float = inf) -> Call:
     found = [call for call in calls if call.verb == verb and call.arguments[:1] == (argument,)]
-    if len(found) != 1:
-        raise NotCalled(f"{verb} of {argument} was called {len(found)} times, not once")
-    return found[0]
+    in_time = [call for call in found if call.began_s <= before_s]
+    if not in_time:
+        raise NotCalled(f"{verb} of {argument} was not called in time for a start")
+    return max(in_time, key=lambda call: call.began_s)

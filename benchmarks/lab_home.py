@@ -7,7 +7,7 @@ be; a thread does what the ticker and the worker's watch do. Can be paused, so t
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
@@ -186,7 +186,7 @@ class Home:
                     loop.wake()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _profile(name: str) -> HostProfile:
     """Return a host profile by which a start may take long: how long is what is measured, and not to be cut off."""
     profile = load_profile(name)

@@ -1,9 +1,10 @@
-"""What is measured on the virtual DGX-2: a start by Nightshift, the same by bare calls, a swap of eight, and its steps in turn."""
+"""What is measured on the virtual DGX-2: starts by Nightshift and by bare calls, a swap of eight, its steps in turn."""
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,13 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from benchmarks.driver_calls import WOKEN, chain_of, first, specs
-from benchmarks.lab_home import Home
+from benchmarks.driver_calls import WOKEN, chain_of, first, last_specs
+from benchmarks.lab_home import IMAGE, Home
 from scheduler.core.facts import Verb
 from scheduler.core.requests import DiskId, ReservationId
+from scheduler.profiles.loading import load_profile
+from tests.contract.libvirt_bench import put_image
+from tests.lab.site import PROFILE
 from workers.chains import Ticket, check_hand_over
 from workers.drivers.libvirt.reading import read_domain
 from workers.ports import DomainSpec
@@ -47,6 +51,13 @@ class Swap:
 
     took_s: float
     stop_s: float
+    """From the first stop that was asked until that VM was off."""
+    waited_s: float
+    """From then until the first step of the first start."""
+    by_rule_s: int
+    """As long has to pass where it cannot be seen that devices are reset."""
+    again: int
+    """Starts that failed and were made once more; only the last of a VM is in its chain."""
     chains: tuple[Start, ...]
     """Of each VM that came: from its first step until its guest was up."""
 
@@ -102,13 +113,27 @@ class Eye:
 class Bench:
     """One virtual DGX-2, Nightshift on it, and a hand beside it."""
 
-    def __init__(self, home: Home, uri: str) -> None:
-        self._home = home
+    def __init__(self, uri: str, database: Path, guest_image: Path) -> None:
         self._eye = Eye(uri)
         self._hand: Any = libvirt.open(uri)
+        put_image(self._hand, load_profile(PROFILE).vm.image_pool, IMAGE, guest_image)
+        self._home = Home(uri, database)
         self._made = 0
 
+    def close(self) -> None:
+        """End Nightshift; the host goes on."""
+        self._home.close()
+
     # A start.
+
+    def starts(self, rounds: int) -> tuple[list[Start], list[Start]]:
+        """Start by Nightshift and by bare calls, in turn; the very first start warms the host up and does not count."""
+        _, xml = self.start()
+        ours, bare = [], []
+        for _ in range(rounds):
+            bare.append(self.start_by_hand(xml))
+            ours.append(self.start()[0])
+        return ours, bare
 
     def start(self) -> tuple[Start, str]:
         """Let Nightshift start a VM with all GPUs and end it; return also how the VM was defined."""
@@ -118,7 +143,7 @@ class Bench:
         up_s = self._up(reservation)
         calls = self._home.calls.since(asked_s)
         woken_s = first(calls, WOKEN).began_s
-        chain = chain_of(calls, *specs(calls))
+        chain = chain_of(calls, *last_specs(calls))
         part_s = {
             "plan": woken_s - asked_s,
             "look": chain.began_s - woken_s,
@@ -184,7 +209,7 @@ class Bench:
     # A swap.
 
     def swap(self) -> tuple[Swap, tuple[DomainSpec, ...]]:
-        """Let Nightshift go from a VM with all GPUs to eight with two each, and end these; return also what they were."""
+        """Let Nightshift swap a VM with all GPUs for eight with two each, and end these; return also what they were."""
         whole = self._home.submit(WHOLE, run_s=RUN_S)
         self._up(whole)
         pairs = [self._home.submit(PAIR, run_s=RUN_S) for _ in range(PAIRS)]
@@ -195,11 +220,14 @@ class Bench:
         up_s = self._eye.wait_until_up(f"{pair}-" for pair in pairs)
         calls = self._home.calls.since(asked_s)
         stopped_s = first(calls, "ask_shutdown").began_s
-        started = specs(calls)
+        started = last_specs(calls)
         chains = [chain_of(calls, spec) for spec in started]
         swap = Swap(
             took_s=max(up_s.values()) - stopped_s,
             stop_s=off_s - stopped_s,
+            waited_s=min(chain.began_s for chain in chains) - off_s,
+            by_rule_s=self._home.profile.bounds.reset_s,
+            again=sum(call.verb == "create_disk" for call in calls) - PAIRS,
             chains=tuple(
                 Start(
                     took_s=up_s[f"{chain.spec.reservation}-"] - chain.began_s,

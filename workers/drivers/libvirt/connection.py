@@ -11,14 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import libvirt
 
 from scheduler.core.requests import HostId
-from workers.drivers.libvirt.addresses import is_local
-from workers.drivers.libvirt.refusals import REACH_MEND, from_libvirt, is_code, too_old
+from workers.drivers.libvirt.addresses import is_local, without_questions
+from workers.drivers.libvirt.refusals import LOGIN_MEND, REACH_MEND, from_libvirt, is_code, too_old
 from workers.ports import DriverError, HostUnreachable, VerbTimeout
 
 T = TypeVar("T")
@@ -35,6 +35,12 @@ KEEPALIVES_LOST = 3
 """A remote connection that says nothing for 20 s is closed, and every call on it fails."""
 REOPEN_AFTER_S = 1.0
 """A host that did not answer is not asked again before that: each attempt may cost a login."""
+REFUSED_FOR_S = 30.0
+"""One that refused the login is left alone for longer: many refused logins get a worker locked out."""
+ABANDON_AFTER_S = 60.0
+LONGEST_ABANDON_S = 3600.0
+"""An attempt to open that never ends is given up for another, later each time: its thread is lost."""
+EVENT_LOOP_REST_S = 1.0
 MOST_CALLS = 64
 """Calls that are not back yet; more of them than a host has GPUs means that it hangs."""
 
@@ -44,21 +50,33 @@ class _Opening:
     """An attempt to open that others wait for too."""
 
     future: "Future[Any]"
-    until_s: float
+    began_s: float
+
+    @property
+    def until_s(self) -> float:
+        return self.began_s + OPEN_WITHIN_S
 
 
 @dataclass(slots=True)
 class _State:
     conn: Any = None
     opening: _Opening | None = None
-    closed_because: str = ""
+    abandoned: int = 0
+    """Attempts to open, one after the other, that never ended."""
+    lost: tuple[Any, str] | None = None
+    """The connection that was lost last, and why."""
     failed: HostUnreachable | None = None
-    failed_at_s: float = 0.0
+    ask_again_at_s: float = 0.0
     generation: int = 0
     """How often it was opened: what is remembered of a connection holds for this number only."""
     calls: int = 0
     is_closed: bool = False
     on_open: list[Callable[[Any], None]] = field(default_factory=list)
+    on_event: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
+
+    @property
+    def closed_because(self) -> str:
+        return self.lost[1] if self.lost is not None and self.lost[0] is self.conn else ""
 
 
 class Connection:
@@ -80,6 +98,10 @@ class Connection:
     def on_open(self, call: Callable[[Any], None]) -> None:
         """Have this called with every connection that is opened, before anybody uses it."""
         self._state.on_open.append(call)
+
+    def on_event(self, event: int, call: Callable[[], None]) -> None:
+        """Have this called, from a thread of libvirt's, whenever an event of domains happens, until `close`."""
+        self._state.on_event.append((event, call))
 
     def ask(self, call: Callable[[Any], T], *, what: str, subject: str = "") -> T:
         """Make a call that only asks. A host that does not answer in time is unreachable."""
@@ -112,7 +134,7 @@ class Connection:
         try:
             return future.result(limit_s)
         except WaitedTooLong as error:
-            if future.done():
+            if future.done() and future.exception() is error:
                 raise
             raise VerbTimeout(
                 f"{what} of {subject or self.host} did not end within {limit_s:g} s; it goes on",
@@ -147,16 +169,19 @@ class Connection:
             if state.conn is not None and not state.closed_because and state.conn.isAlive():
                 return state.conn
             opening = state.opening
+            if opening is not None and monotonic() - opening.began_s > _abandon_after_s(state.abandoned):
+                _log.warning("host.open_abandoned host=%s uri=%s", self.host, self.uri)
+                state.abandoned += 1
+                opening = None
             if opening is None:
-                if state.failed is not None and monotonic() - state.failed_at_s < REOPEN_AFTER_S:
+                if state.failed is not None and monotonic() < state.ask_again_at_s:
                     raise _again(state.failed)
                 if state.conn is not None:
                     _log.warning("host.connection_lost host=%s reason=%s", self.host, state.closed_because or "dead")
                     conn, state.conn = state.conn, None
                     _in_a_thread(lambda: _close(conn), name="libvirt.close")
-                state.closed_because = ""
                 begun = _in_a_thread(self._open, name="libvirt.open")
-                opening = state.opening = _Opening(begun, monotonic() + OPEN_WITHIN_S)
+                opening = state.opening = _Opening(begun, monotonic())
         if begun is not None:
             # Not under the lock: one that has ended already is told of at once, in this thread.
             begun.add_done_callback(self._open_is_back)
@@ -171,13 +196,15 @@ class Connection:
 
     def _open(self) -> Any:
         # No question is ever asked at a terminal: who cannot log in without one is told so.
-        conn = libvirt.openAuth(self.uri, [[], _no_answer, None], 0)
+        conn = libvirt.openAuth(without_questions(self.uri), [[], _no_answer, None], 0)
         try:
             if not self.is_local:
                 _keep_alive(conn)
             if conn.getLibVersion() < OLDEST:
                 raise too_old(self.host, conn.getLibVersion(), OLDEST)
             conn.registerCloseCallback(self._is_lost, None)
+            for event, told in self._state.on_event:
+                conn.domainEventRegisterAny(None, event, self._happened, told)
             for call in self._state.on_open:
                 call(conn)
         except BaseException:
@@ -189,19 +216,23 @@ class Connection:
         error = future.exception()
         with self._lock:
             state = self._state
-            state.opening = None
+            is_awaited = state.opening is not None and state.opening.future is future
+            if is_awaited:
+                state.opening = None
             if error is None:
-                if state.is_closed:
+                if state.is_closed or not is_awaited:
                     _in_a_thread(lambda: _close(future.result()), name="libvirt.close")
                     return
-                state.conn, state.failed = future.result(), None
+                state.conn, state.failed, state.abandoned = future.result(), None, 0
                 state.generation += 1
                 _log.info("host.connected host=%s uri=%s", self.host, self.uri)
                 return
             if isinstance(error, libvirt.libvirtError):
                 error = from_libvirt(error, host=self.host, uri=self.uri, what="open")
-            if isinstance(error, HostUnreachable):
-                state.failed, state.failed_at_s = error, monotonic()
+            if isinstance(error, HostUnreachable) and is_awaited:
+                is_refused = error.facts.get("mend") == LOGIN_MEND
+                state.failed, state.abandoned = error, 0
+                state.ask_again_at_s = monotonic() + (REFUSED_FOR_S if is_refused else REOPEN_AFTER_S)
 
     def _is_lost(self, conn: Any, reason: int, _opaque: object) -> None:
         # Called by the event loop's thread; nothing of libvirt's may be called from here.
@@ -211,8 +242,20 @@ class Connection:
             libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "keepalive timeout",
         }
         with self._lock:
-            if self._state.conn is conn or self._state.conn is None:
-                self._state.closed_because = names.get(reason, f"reason {reason}")
+            self._state.lost = (conn, names.get(reason, f"reason {reason}"))
+
+    def _happened(self, _conn: Any, *what: Any) -> None:
+        # Called by the event loop's thread; the last of what happened is whom to tell.
+        if self._state.is_closed:
+            return
+        try:
+            what[-1]()
+        except Exception:
+            _log.exception("host.event host=%s", self.host)
+
+
+def _abandon_after_s(abandoned: int) -> float:
+    return max(OPEN_WITHIN_S, min(LONGEST_ABANDON_S, ABANDON_AFTER_S * (1 << min(abandoned, 10))))
 
 
 def _keep_alive(conn: Any) -> None:
@@ -233,8 +276,16 @@ def _no_answer(_credentials: object, _opaque: object) -> int:
 
 
 def _close(conn: Any) -> None:
+    """Close a connection. Whoever is to be told of something keeps it open, so they are let go first."""
+    for event in tuple(getattr(conn, "domainEventCallbackID", ())):
+        _quietly(conn.domainEventDeregisterAny, event)
+    _quietly(conn.unregisterCloseCallback)
+    _quietly(conn.close)
+
+
+def _quietly(call: Callable[..., object], *arguments: object) -> None:
     try:
-        conn.close()
+        call(*arguments)
     except libvirt.libvirtError as error:
         _log.debug("connection.close_failed error=%s", error)
 
@@ -281,3 +332,4 @@ def _loop_for_ever() -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
             _log.exception("libvirt.event_loop")
+            sleep(EVENT_LOOP_REST_S)

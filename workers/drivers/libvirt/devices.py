@@ -6,12 +6,16 @@ from typing import Any
 import libvirt
 
 from scheduler.core.topology import HostProfile, Partition
-from workers.drivers.libvirt.connection import Connection
+from workers.drivers.libvirt.connection import CALL_WITHIN_S, Connection
+from workers.drivers.libvirt.domains import active_domains
 from workers.drivers.libvirt.node_devices import VFIO, NodeDevices
-from workers.drivers.libvirt.reading import DescribedDevice, read_domain
+from workers.drivers.libvirt.reading import DescribedDevice
 from workers.drivers.libvirt.refusals import is_code
 from workers.drivers.libvirt.resets import Resets
 from workers.ports import DeviceInUse, DeviceMissing, DriverError
+
+DRIVER_LETS_GO_S = 10.0
+"""A GPU's own driver may take seconds to let go of it."""
 
 
 class LibvirtPci:
@@ -65,7 +69,8 @@ class LibvirtPci:
         if not addresses:
             return
         try:
-            self._connection.ask(change, what=verb, subject=addresses[0])
+            limit_s = CALL_WITHIN_S + DRIVER_LETS_GO_S * len(addresses)
+            self._connection.block(change, what=verb, subject=addresses[0], limit_s=limit_s)
         finally:
             self._devices.forget()
 
@@ -114,8 +119,7 @@ class PassthroughFabric:
     def activate(self, partition: Partition) -> None:
         def need(conn: Any) -> None:
             devices = frozenset(self._profile.devices(partition))
-            for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                described = read_domain(domain.XMLDesc(0))
+            for described in active_domains(conn):
                 if described.devices & devices and described.partition != partition.id:
                     raise _in_use(min(described.devices & devices), described.name)
 
@@ -123,8 +127,7 @@ class PassthroughFabric:
 
     def deactivate(self, partition: Partition) -> None:
         def need(conn: Any) -> None:
-            for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                described = read_domain(domain.XMLDesc(0))
+            for described in active_domains(conn):
                 if described.partition == partition.id:
                     raise _in_use(self._profile.devices(partition)[0], described.name)
 
@@ -133,10 +136,10 @@ class PassthroughFabric:
 
 def _need_free(conn: Any, addresses: "tuple[str, ...] | list[str]") -> None:
     wanted = frozenset(addresses)
-    for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-        held = read_domain(domain.XMLDesc(0)).devices & wanted
+    for described in active_domains(conn):
+        held = described.devices & wanted
         if held:
-            raise _in_use(min(held), domain.name())
+            raise _in_use(min(held), described.name)
 
 
 def _in_use(address: str, domain: str) -> DeviceInUse:

@@ -8,10 +8,11 @@ import libvirt
 import libvirt_qemu
 
 from workers.drivers.libvirt.connection import Connection
-from workers.drivers.libvirt.refusals import is_code
+from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
 from workers.ports import AgentSilent, NoSuchDomain
 
-ANSWERS_WITHIN_S = 5
+ANSWERS_WITHIN_S = 2
+"""Guests are warned one after the other: one that hangs must not keep the others waiting."""
 WALL = "/usr/bin/wall"
 
 
@@ -37,6 +38,8 @@ class LibvirtGuest:
             try:
                 libvirt_qemu.qemuAgentCommand(handle, command, ANSWERS_WITHIN_S, 0)
             except libvirt.libvirtError as error:
+                if is_about_the_connection(error):
+                    raise
                 words = error.get_error_message()
                 raise AgentSilent(
                     f"{words}; is qemu-guest-agent running in the guest, and guest-exec allowed?", domain=str(uuid)

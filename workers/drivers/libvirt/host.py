@@ -10,6 +10,7 @@ from typing import Any
 
 import libvirt
 
+from scheduler.core.facts import HostTrouble, TroubleKind
 from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
@@ -23,11 +24,14 @@ from workers.drivers.libvirt.inspecting import Inspector
 from workers.drivers.libvirt.look import Looker
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.operations import Operations
+from workers.drivers.libvirt.refusals import is_about_the_connection
 from workers.drivers.libvirt.resets import Resets
 from workers.drivers.libvirt.sysfs import Sysfs
 from workers.drivers.libvirt.volumes import Volumes
 from workers.ports import Drivers
 
+BOOT_UNKNOWN = "unknown"
+"""The boot id of a host that does not let it be read."""
 _EVENTS = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE)
 
 
@@ -63,7 +67,7 @@ class LibvirtHost:
             generation=lambda: self._connection.generation,
             missing_images=lambda conn: self._images.missing(conn, self._wanted_images),
         )
-        self._boot = _Boot()
+        self._boot = _Boot(lambda: self._connection.generation)
         self._looker = Looker(
             host,
             self._connection,
@@ -71,9 +75,11 @@ class LibvirtHost:
             self._volumes,
             self._operations,
             boot_id=self._boot_id,
-            troubles=self._inspector.troubles,
+            troubles=self._troubles,
         )
-        self._connection.on_open(self._listen)
+        self._connection.on_open(self._believe_nothing)
+        for event in _EVENTS:
+            self._connection.on_event(event, on_change)
 
     def drivers(self) -> Drivers:
         """Return the ports of this host."""
@@ -108,26 +114,50 @@ class LibvirtHost:
             return self._sysfs.boot_id()
         return self._boot.of(conn)
 
-    def _listen(self, conn: Any) -> None:
+    def _troubles(self, conn: Any) -> tuple[HostTrouble, ...]:
+        found = self._inspector.troubles(conn)
+        if not self._boot.problem:
+            return found
+        unread = HostTrouble(
+            code="check.boot_id",
+            kind=TroubleKind.UNVERIFIED,
+            problem=f"that the host was booted anew is not noticed: its boot id cannot be read ({self._boot.problem})",
+            mend="let libvirt's storage driver make a pool on /proc/sys/kernel/random; or run a worker on the host",
+        )
+        return tuple(sorted((*found, unread), key=lambda trouble: (trouble.code, trouble.problem)))
+
+    def _believe_nothing(self, _conn: Any) -> None:
         # A connection that is new may be to a host that was booted anew: nothing that was kept is believed.
         self._devices.forget()
+        self._resets.forget()
         self._inspector.forget()
-        for event in _EVENTS:
-            conn.domainEventRegisterAny(None, event, self._happened, None)
-
-    def _happened(self, *_what: object) -> None:
-        self._on_change()
 
 
 class _Boot:
     """The boot id behind a connection: no connection outlives a boot."""
 
-    def __init__(self) -> None:
+    def __init__(self, generation: Callable[[], int]) -> None:
+        self._generation = generation
         self._lock = threading.Lock()
-        self._known: tuple[Any, str] | None = None
+        self._known: tuple[int, str] | None = None
+        self.problem = ""
+        """Why it cannot be read; empty when it can."""
 
     def of(self, conn: Any) -> str:
         with self._lock:
-            if self._known is None or self._known[0] is not conn:
-                self._known = (conn, read_boot_id(conn))
+            generation = self._generation()
+            if self._known is None or self._known[0] != generation:
+                self._known = (generation, self._read(conn))
             return self._known[1]
+
+    def _read(self, conn: Any) -> str:
+        try:
+            found = read_boot_id(conn)
+        except libvirt.libvirtError as error:
+            if is_about_the_connection(error):
+                raise
+            # A host that does not let it be read must not be out of reach for that.
+            self.problem = error.get_error_message()
+            return BOOT_UNKNOWN
+        self.problem = ""
+        return found

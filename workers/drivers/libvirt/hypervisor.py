@@ -14,6 +14,7 @@ from workers.drivers.libvirt.definition import domain_xml
 from workers.drivers.libvirt.images import LibvirtImages
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.operations import Operations
+from workers.drivers.libvirt.reading import read_domain
 from workers.drivers.libvirt.refusals import is_code
 from workers.ports import DomainBusy, DomainSpec, NoSuchDomain, VerbTimeout
 
@@ -21,11 +22,12 @@ _log = logging.getLogger(__name__)
 
 CONSOLE_LOGS = "/var/log/libvirt/qemu"
 """On the host; libvirt has this folder wherever it runs. A guest's console is added to `<domain>.console.log` there."""
-AGENT_TAKES_S = 3.0
+AGENT_TAKES_S = 1.0
 """A guest agent that does not refuse a shutdown within this has taken it: libvirt itself waits for the guest's end."""
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 
@@ -70,7 +72,14 @@ class LibvirtHypervisor:
             if handle is not None and handle.name() != spec.name:
                 # libvirt renames nothing by defining it again.
                 handle.undefineFlags(_UNDEFINE)
-            conn.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            try:
+                conn.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            except libvirt.libvirtError as error:
+                if not is_code(error, libvirt.VIR_ERR_XML_INVALID_SCHEMA):
+                    raise
+                # An older libvirt does not know every element; without being held to its schema it passes over them.
+                _log.warning("vm.defined_unchecked domain=%s error=%s", spec.name, error)
+                conn.defineXMLFlags(xml, 0)
 
         self._connection.ask(define, what="define", subject=spec.name)
 
@@ -87,6 +96,8 @@ class LibvirtHypervisor:
                     "Timed out during operation: cannot acquire state change lock (held by its start)", domain=str(uuid)
                 )
             with self._operations.under_way(uuid, "start"):
+                # Before it has them: one that is over again before anybody looks has had them too.
+                self._devices.are_used(read_domain(handle.XMLDesc(0)).devices)
                 try:
                     handle.create()
                 finally:

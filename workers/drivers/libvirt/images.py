@@ -5,8 +5,10 @@ changed or removed. What the sizes of all disks come to may not be more than the
 that is full.
 """
 
+import logging
+import posixpath
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,11 +17,14 @@ import libvirt
 from scheduler.core.requests import DiskId
 from scheduler.core.topology import VmSettings
 from workers.drivers.libvirt.connection import Connection
-from workers.drivers.libvirt.reading import DescribedVolume, read_domain, read_volume
-from workers.drivers.libvirt.refusals import is_code
+from workers.drivers.libvirt.domains import active_domains
+from workers.drivers.libvirt.reading import DescribedVolume, read_volume
+from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
 from workers.drivers.libvirt.seed import seed_iso
 from workers.drivers.libvirt.volumes import DISK_SUFFIX, GIB, SEED_SUFFIX, Volumes
 from workers.ports import DiskInUse, DomainSpec, DriverError, NoSuchDisk, PoolFull
+
+_log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = ("", ".qcow2", ".img", ".raw")
 """Image `ubuntu-22.04` may be a volume of that name, or with one of these behind it."""
@@ -41,11 +46,25 @@ class LibvirtImages:
 
         def create(conn: Any) -> None:
             pool = self._pool(conn, self._settings.pool)
+            with self._making:
+                make(conn, pool)
+
+        def make(conn: Any, pool: Any) -> None:
             handle = _volume(pool, name)
+            if handle is None:
+                # Another host that shares the pool may have made it: libvirt does not see that by itself.
+                _refresh(pool)
+                handle = _volume(pool, name)
             if handle is not None:
                 found = self._volumes.read(handle)
                 if found is not None and found.is_whole:
                     return
+                if found is not None and not found.is_empty:
+                    raise DriverError(
+                        f"volume {name} is no qcow2 file, and not empty: it is left as it is; look whose it is, and"
+                        " move it out of the pool",
+                        disk=disk,
+                    )
             base, needs_gib = self._image(conn, image, disk)
             if size_gib < needs_gib:
                 raise DriverError(
@@ -54,16 +73,12 @@ class LibvirtImages:
                     disk=disk,
                     image=image,
                 )
-            with self._making:
-                _need_room(pool, disk, size_gib)
-                self._volumes.begin_work(name)
-                try:
-                    if handle is not None:
-                        # What an earlier attempt left that was cut off.
-                        handle.delete(0)
-                    pool.createXML(_disk_xml(name, size_gib, base), 0)
-                finally:
-                    self._volumes.end_work(name)
+            _need_room(pool, disk, size_gib)
+            with self._volumes.work_on(name):
+                if handle is not None:
+                    # What an earlier attempt left that was cut off.
+                    _unless_gone(lambda: handle.delete(0))
+                pool.createXML(_disk_xml(name, size_gib, base), 0)
 
         self._connection.block(create, what="create_disk", subject=disk, limit_s=timeout_s)
 
@@ -74,21 +89,18 @@ class LibvirtImages:
             pool = self._pool(conn, self._settings.pool)
             handle = _volume(pool, name)
             if handle is not None:
-                path = handle.path()
-                for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                    if path in read_domain(domain.XMLDesc(0)).disks:
-                        raise DiskInUse(
-                            f'Failed to get "write" lock: domain {domain.name()} has disk {disk} open', disk=disk
-                        )
-                self._volumes.begin_work(name)
-                try:
-                    handle.wipe(0)
-                    handle.delete(0)
-                finally:
-                    self._volumes.end_work(name)
+                path = posixpath.normpath(handle.path())
+                with self._volumes.work_on(name):
+                    for domain in active_domains(conn):
+                        if path in domain.files or (pool.name(), name) in domain.volumes:
+                            raise DiskInUse(
+                                f'Failed to get "write" lock: domain {domain.name} has disk {disk} open', disk=disk
+                            )
+                    _unless_gone(lambda: handle.wipe(0))
+                    _unless_gone(lambda: handle.delete(0))
             seed = _volume(pool, f"{disk}{SEED_SUFFIX}")
             if seed is not None:
-                seed.delete(0)
+                _unless_gone(lambda: seed.delete(0))
 
         self._connection.block(delete, what="delete_disk", subject=disk, limit_s=timeout_s)
 
@@ -136,7 +148,7 @@ class LibvirtImages:
         handle = _image_volume(pool, image)
         if handle is None:
             # Somebody may have put it there just now, beside libvirt.
-            pool.refresh(0)
+            _refresh(pool)
             handle = _image_volume(pool, image)
         if handle is None:
             raise NoSuchDisk(
@@ -164,11 +176,15 @@ def _volume(pool: Any, name: str) -> Any:
 
 def _need_room(pool: Any, disk: DiskId, size_gib: int) -> None:
     """Raise PoolFull when the sizes of all disks would come to more than the pool has."""
+    _refresh(pool)
     _, capacity, _, available = pool.info()
     own = f"{disk}{DISK_SUFFIX}"
-    given = sum(_capacity(volume) for volume in pool.listAllVolumes(0) if volume.name() != own)
-    free = capacity - given
-    if size_gib * GIB > min(free, available + given):
+    sizes = [_sizes(volume) for volume in pool.listAllVolumes(0) if volume.name() != own]
+    not_given = capacity - sum(size for size, _ in sizes)
+    # What is there now, less what disks may come to take of it.
+    not_needed = available - sum(max(0, size - taken) for size, taken in sizes)
+    free = min(not_given, not_needed)
+    if size_gib * GIB > free:
         raise PoolFull(
             f"cannot allocate {size_gib * GIB} bytes for disk {disk} in pool {pool.name()}: {max(0, free) // GIB} of"
             f" {capacity // GIB} GiB are not given to disks yet: No space left on device; make room in the pool",
@@ -178,14 +194,35 @@ def _need_room(pool: Any, disk: DiskId, size_gib: int) -> None:
         )
 
 
-def _capacity(volume: Any) -> int:
+def _sizes(volume: Any) -> tuple[int, int]:
+    """Return how large a volume may become, and how large it is."""
     try:
-        return int(volume.info()[1])
+        _, capacity, allocated = volume.info()
     except libvirt.libvirtError as error:
         # Another worker is just making it, or it is gone.
         if is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
-            return 0
+            return 0, 0
         raise
+    return int(capacity), int(allocated)
+
+
+def _refresh(pool: Any) -> None:
+    """Have libvirt look at the pool's folder; where somebody is making a volume in it, it sees that one anyhow."""
+    try:
+        pool.refresh(0)
+    except libvirt.libvirtError as error:
+        if is_about_the_connection(error) or not pool.isActive():
+            raise
+        _log.debug("pool.not_refreshed pool=%s error=%s", pool.name(), error)
+
+
+def _unless_gone(call: Callable[[], object]) -> None:
+    """Do something to a volume; one that is gone needs nothing more."""
+    try:
+        call()
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
 
 
 def _disk_xml(name: str, size_gib: int, base: DescribedVolume) -> str:
@@ -203,8 +240,11 @@ def _disk_xml(name: str, size_gib: int, base: DescribedVolume) -> str:
 def _written(conn: Any, pool: Any, name: str, content: bytes) -> str:
     """Write a small volume whole and return its path."""
     handle = _volume(pool, name)
-    if handle is not None and handle.info()[1] != len(content):
-        handle.delete(0)
+    if handle is None:
+        _refresh(pool)
+        handle = _volume(pool, name)
+    if handle is not None and _sizes(handle)[0] != len(content):
+        _unless_gone(lambda: handle.delete(0))
         handle = None
     if handle is None:
         root = ElementTree.Element("volume")

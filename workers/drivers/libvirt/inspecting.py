@@ -4,10 +4,12 @@ Inspected when the connection is made, and then every so often: these change onl
 trouble says what to do. What cannot be checked from where the worker runs is among them, as unverified.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -15,10 +17,11 @@ from scheduler.core.facts import HostTrouble, TroubleKind
 from scheduler.core.topology import HostProfile
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.reading import DescribedHost, read_capabilities
-from workers.drivers.libvirt.refusals import is_code
+from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
 from workers.drivers.libvirt.resets import NOT_ALLOWED, NOT_SEEN
 from workers.drivers.libvirt.sysfs import Sysfs
 from workers.drivers.libvirt.volumes import GIB
+from workers.ports import DriverError
 
 INSPECT_EVERY_S = 30.0
 KIB_IN_GIB = 1 << 20
@@ -66,18 +69,32 @@ class Inspector:
             self._of = None
 
     def _inspect(self, conn: Any) -> Iterator[HostTrouble]:
+        for part, inspect in (
+            ("capabilities", self._capabilities),
+            ("devices", self._found_devices),
+            ("pools", self._pools),
+            ("images", self._images),
+            ("network", self._network),
+        ):
+            yield from _or_unverified(part, inspect, conn)
+        yield from self._unverified()
+
+    def _capabilities(self, conn: Any) -> Iterator[HostTrouble]:
         described = read_capabilities(conn.getCapabilities())
         if not described.has_iommu:
             yield _wrong("host.no_iommu", "the host has no IOMMU, so no VM can be given a device", IOMMU_MEND)
-        yield from self._found_devices(conn)
         yield from self._hugepages(described)
-        yield from self._pools(conn)
-        yield from self._images(conn)
-        yield from self._network(conn)
-        yield from self._unverified()
 
     def _found_devices(self, conn: Any) -> Iterator[HostTrouble]:
         found = self._devices.read(conn)
+        if not found and self._devices.expected:
+            yield _wrong(
+                "host.no_node_devices",
+                f"libvirt shows none of the {len(self._devices.expected)} devices of profile {self._profile.name}",
+                "install libvirt's node device driver there (libvirt-daemon-driver-nodedev), and compare the profile's"
+                " addresses with `lspci -D`",
+            )
+            return
         missing = sorted(address for address in self._devices.expected if address not in found)
         if missing:
             yield _wrong(
@@ -143,6 +160,9 @@ class Inspector:
                 f"pool {pool.name()} has {capacity // GIB} GiB, the profile plans with {self._profile.pool_gib}",
                 "correct pool_gib in the profile, or give the pool more room",
             )
+        if self._sysfs is not None:
+            # What libvirt says is of the last time that it looked at the folder, and guests write.
+            available = _free_bytes(pool, available)
         if available < capacity // 50:
             yield _wrong(
                 "host.pool_full",
@@ -202,6 +222,38 @@ class Inspector:
                 "NVLinks that leave a partition are not blocked by stock libvirt; a VM has only its own switches",
                 "nothing to do where tenants trust each other's drivers; else use only whole boards",
             )
+
+
+def _or_unverified(part: str, inspect: Callable[[Any], Iterator[HostTrouble]], conn: Any) -> tuple[HostTrouble, ...]:
+    """Return what an inspection found; one that the host does not allow hides neither the others nor the host."""
+    found: list[HostTrouble] = []
+    try:
+        found.extend(inspect(conn))
+        return tuple(found)
+    except libvirt.libvirtError as error:
+        if is_about_the_connection(error):
+            raise
+        words = error.get_error_message()
+    except DriverError as error:
+        words = error.message
+    return (
+        *found,
+        _unverified(
+            f"check.{part}",
+            f"the {part} cannot be inspected: {words}",
+            "install what libvirt lacks there, and restart it",
+        ),
+    )
+
+
+def _free_bytes(pool: Any, otherwise: int) -> int:
+    """Return what is free where a pool of this very machine is."""
+    folder = ElementTree.fromstring(pool.XMLDesc(0)).findtext("./target/path", "")
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return otherwise
+    return found.f_bavail * found.f_frsize
 
 
 def _wrong(code: str, problem: str, mend: str) -> HostTrouble:

@@ -63,6 +63,8 @@ class Looker:
         domains: list[ObservedDomain] = []
         device_holders: dict[str, UUID] = {}
         disk_holders: dict[str, UUID] = {}
+        """By path, or by name in the pool."""
+        pool_name = self._volumes.pool
         for handle, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
             try:
                 described, is_active = read_domain(handle.XMLDesc(0)), handle.ID() != -1
@@ -76,6 +78,7 @@ class Looker:
             if is_active:
                 device_holders.update(dict.fromkeys(described.devices, described.uuid))
                 disk_holders.update(dict.fromkeys(described.disks, described.uuid))
+                disk_holders.update({volume: described.uuid for pool, volume in described.volumes if pool == pool_name})
         return ObservedHost(
             host=self._host,
             boot_id=self._boot_id(conn),
@@ -91,6 +94,9 @@ def _observed(described: DescribedDomain, stats: dict[str, int], *, is_active: b
     state = _STATES.get(code, DomainState.UNKNOWN)
     if state is DomainState.PAUSED and why == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
         is_busy = True
+    if code == libvirt.VIR_DOMAIN_CRASHED and is_active:
+        # Kept as it is for whoever wants to know why: it has its devices until somebody ends it.
+        state = DomainState.PAUSED
     if state is DomainState.OFF and is_active:
         # It has a number and no state yet: it is just being started, or just being cleared away.
         state, is_busy = DomainState.PAUSED, True

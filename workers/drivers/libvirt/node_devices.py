@@ -41,6 +41,11 @@ class NodeDevices:
             self._read_at_s = None
             self._stale += 1
 
+    def are_used(self, addresses: Iterable[str]) -> None:
+        """Note that a domain is about to be given devices: whatever reset came before is used up."""
+        for address in addresses:
+            self._resets.saw_held(address)
+
     def read(self, conn: Any) -> Mapping[str, DescribedDevice]:
         """Return the profile's devices that are on the bus, and the members of their IOMMU groups."""
         with self._lock:
@@ -82,7 +87,8 @@ class NodeDevices:
         try:
             device = read_device(self.handle(conn, address).XMLDesc(0))
         except libvirt.libvirtError as error:
-            if not is_code(error, libvirt.VIR_ERR_NO_NODE_DEVICE):
+            # Not there; or nobody there knows devices, and a look without any judges none.
+            if not any(is_code(error, code) for code in (libvirt.VIR_ERR_NO_NODE_DEVICE, libvirt.VIR_ERR_NO_SUPPORT)):
                 raise
             return
         if device is not None:
@@ -91,6 +97,7 @@ class NodeDevices:
     def observe(self, conn: Any, held_by: Mapping[str, UUID]) -> tuple[ObservedDevice, ...]:
         """Return the profile's devices with their checks. `held_by`: which domain that is on has which address."""
         found = self.read(conn)
+        self._resets.look()
         return tuple(
             ObservedDevice(
                 address=address,

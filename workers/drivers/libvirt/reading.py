@@ -4,6 +4,8 @@ Reads only what is used. A document that lacks something gives None or nothing, 
 make may look like anything.
 """
 
+import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 from xml.etree import ElementTree
@@ -13,6 +15,13 @@ from workers.drivers.libvirt.addresses import address_of
 from workers.drivers.libvirt.definition import METADATA_NS
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+_WITH_PCI_DEVICES = (
+    "./devices/hostdev[@type='pci']/source/address",
+    "./devices/interface[@type='hostdev']/source/address[@type='pci']",
+    "./devices/disk[@type='nvme']/source/address",
+)
+"""Where a domain names PCI devices of the host."""
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +36,11 @@ class DescribedDomain:
     devices: frozenset[str]
     """PCI addresses on the host of what is passed through."""
     disks: frozenset[str]
-    """Files and volumes that it has open for writing."""
+    """Files and devices that its disks are on, with all that those stand on; what it only reads is not among them."""
+    files: frozenset[str]
+    """The same, with what it only reads."""
+    volumes: frozenset[tuple[str, str]]
+    """The same as `files`, where the domain names a pool and a volume in it."""
     is_agent_connected: bool
 
 
@@ -68,6 +81,8 @@ def read_domain(xml: str) -> DescribedDomain:
     ours = root.find(f"./metadata/{{{METADATA_NS}}}start")
     generation = None if ours is None else _number(ours.get("generation"))
     reservation = None if ours is None else ours.get("reservation")
+    disks = root.findall("./devices/disk")
+    sources = [source for disk in disks for source in disk.iterfind(".//source")]
     channel = root.find(f"./devices/channel/target[@name='{AGENT_CHANNEL}']")
     return DescribedDomain(
         uuid=UUID(root.findtext("uuid", "")),
@@ -77,15 +92,16 @@ def read_domain(xml: str) -> DescribedDomain:
         partition=None if ours is None else ours.get("partition"),
         devices=frozenset(
             _address(address)
-            for address in root.iterfind("./devices/hostdev[@type='pci']/source/address")
+            for path in _WITH_PCI_DEVICES
+            for address in root.iterfind(path)
             if address.get("bus") is not None
         ),
-        disks=frozenset(
-            path
-            for disk in root.iterfind("./devices/disk")
-            if disk.get("device", "disk") == "disk" and disk.find("readonly") is None
-            for source in disk.iterfind("source")
-            if (path := source.get("file") or source.get("dev") or source.get("volume"))
+        disks=_paths(
+            source for disk in disks if disk.find("readonly") is None for source in disk.iterfind(".//source")
+        ),
+        files=_paths(sources),
+        volumes=frozenset(
+            (source.get("pool", ""), volume) for source in sources if (volume := source.get("volume")) is not None
         ),
         is_agent_connected=channel is not None and channel.get("state") == "connected",
     )
@@ -136,6 +152,13 @@ def read_volume(xml: str) -> DescribedVolume:
     )
 
 
+def _paths(sources: Iterable[ElementTree.Element]) -> frozenset[str]:
+    """Return files and devices, each spelled in one way."""
+    return frozenset(
+        posixpath.normpath(path) for source in sources if (path := source.get("file") or source.get("dev"))
+    )
+
+
 def _address(element: ElementTree.Element) -> str:
     return address_of(*(int(element.get(part, "0"), 0) for part in ("domain", "bus", "slot", "function")))
 
@@ -145,4 +168,5 @@ def _hex(element: ElementTree.Element | None) -> str:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if text is not None and is_number else None

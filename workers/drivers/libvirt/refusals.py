@@ -45,19 +45,20 @@ _UNREACHABLE = frozenset(
         libvirt.VIR_ERR_RPC,
     }
 )
-_TRANSPORT = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_STREAMS})
+_TRANSPORT = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
 _LOGIN = frozenset({libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE})
 _LOGIN_WORDS = re.compile(
     r"permission denied|host key verification|authentication|certificate|publickey|access denied", re.IGNORECASE
 )
-_LOST_WORDS = re.compile(r"client socket is closed|connection closed|broken pipe|connection reset", re.IGNORECASE)
+_LOST_WORDS = re.compile(r"client socket is closed", re.IGNORECASE)
+"""Resets and broken pipes are told by QEMU's monitor too: those of the connection are known by who says so."""
 
 _BY_WORDS: tuple[tuple[re.Pattern[str], type[DriverError], str], ...] = tuple(
     (re.compile(words, re.IGNORECASE), kind, mend)
     for words, kind, mend in (
         (r"is in use by driver \w+, domain", DeviceInUse, ""),
         (r"must be manually detached from the host", DeviceInUse, ""),
-        (r"not detached from|already in use|is in use by", DeviceInUse, ""),
+        (r"pci device .*(not detached from|already in use|is in use)", DeviceInUse, ""),
         (r"group \d+ is not viable", DeviceInUse, "bind every device of its IOMMU group to vfio-pci"),
         (r"vfio.*device or resource busy", DeviceInUse, ""),
         (r"is already (running|active)|domain is running|still being allocated", DomainBusy, ""),
@@ -65,21 +66,36 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[DriverError], str], ...] = tuple(
         (r"failed to get \"\w+\" lock", DiskInUse, ""),
         (
             r"unable to map backing store|cannot set up guest memory|cannot allocate memory|insufficient free memory"
-            r"|hugepages? .*(not available|unavailable)|unable to find any usable hugetlbfs|os_mem_prealloc",
+            r"|hugepages? .*(not available|unavailable)|unable to find any usable hugetlbfs|mem_prealloc",
             NotEnoughMemory,
             "reserve hugepages on the NUMA node of its GPUs, or stop what else uses them",
         ),
         (
-            r"host doesn't support passthrough|no iommu|vfio.*(no such file|not supported)|iommu.*not"
+            r"host doesn't support passthrough|no iommu|vfio.*(no such file|not supported)"
+            r"|iommu (is )?not (available|enabled|supported)"
             r"|host does not support vfio|unable to find an iommu",
             DriverError,
             "switch the IOMMU on: VT-d or AMD-Vi in the firmware, intel_iommu=on or amd_iommu=on for the kernel",
         ),
         (r"no space left on device|disk quota exceeded|not enough space", PoolFull, "make room in the pool"),
-        (r"unknown pci header type|device .* not found: could not access|no such device", DeviceMissing, ""),
-        (r"guest agent|agent is not", AgentSilent, ""),
-        (r"not in qcow2 format|cannot access storage file|could not open .*no such file", NoSuchDisk, ""),
-        (r"is not running", DomainBusy, ""),
+        (
+            r"unknown pci header type|device .* not found: could not access|(vfio|pci device).*no such device",
+            DeviceMissing,
+            "",
+        ),
+        (r"guest agent", AgentSilent, ""),
+        (
+            r"cannot access (storage|backing) file .*permission denied|could not open .*permission denied",
+            DriverError,
+            "let the user that QEMU runs as read and write the pools' folders",
+        ),
+        (
+            r"not in qcow2 format|cannot access (storage|backing) file .*no such file|could not open .*no such file",
+            NoSuchDisk,
+            "",
+        ),
+        (r"virtlogd", DriverError, "systemctl enable --now virtlogd.socket there"),
+        (r"domain is not running", DomainBusy, ""),
     )
 )
 
@@ -87,7 +103,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[DriverError], str], ...] = tuple(
 def from_libvirt(error: libvirt.libvirtError, *, host: HostId, uri: str, what: str, subject: str = "") -> DriverError:
     """Return the port's error for one of libvirt's."""
     code, words = error.get_error_code(), (error.get_error_message() or str(error)).strip()
-    if what == "open" or _is_about_the_connection(error, words):
+    if what == "open" or is_about_the_connection(error):
         mend = LOGIN_MEND if code in _LOGIN or _LOGIN_WORDS.search(words) else REACH_MEND
         return HostUnreachable(f"{uri}: {words}; {mend}", host=host, mend=mend)
     kind = _BY_CODE.get(code)
@@ -99,7 +115,9 @@ def from_libvirt(error: libvirt.libvirtError, *, host: HostId, uri: str, what: s
     return kind(f"{words}; {mend}" if mend else words, host=host, verb=what, subject=subject, mend=mend)
 
 
-def _is_about_the_connection(error: libvirt.libvirtError, words: str) -> bool:
+def is_about_the_connection(error: libvirt.libvirtError) -> bool:
+    """Whether an error says that the host was not reached: nothing is known about what it did."""
+    words = error.get_error_message() or str(error)
     if error.get_error_code() in _UNREACHABLE or _LOST_WORDS.search(words):
         return True
     is_transport = error.get_error_domain() in _TRANSPORT

@@ -4,11 +4,13 @@ On a host that the worker runs on, a reset is written to sysfs and its end is se
 asked for one: vfio-pci resets a device when it is opened and when it is let go, and nobody tells how that went.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from time import monotonic
 
 from scheduler.core.facts import CheckResult, DeviceCheck
 from workers.drivers.libvirt.sysfs import Sysfs
@@ -19,6 +21,10 @@ LOCAL = "local sysfs"
 REMOTE = "node device"
 NOT_SEEN = "vfio-pci resets a device when it is let go; how that went cannot be seen through libvirt"
 NOT_ALLOWED = "this worker may not write to its reset file; run it as root on the host, or allow it by a udev rule"
+
+
+WATCHED_WITHIN_S = 30.0
+"""Who has not looked for so long may have missed a VM, another worker's for one."""
 
 
 class _State(StrEnum):
@@ -43,6 +49,23 @@ class Resets:
         self._sysfs = sysfs
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
+        self._numbers = itertools.count(1)
+        self._looked_at_s = monotonic()
+
+    def look(self) -> None:
+        """Begin a look. After a break in them a reset that was done before may have been used up unseen."""
+        now_s = monotonic()
+        with self._lock:
+            has_watched = now_s - self._looked_at_s < WATCHED_WITHIN_S
+            self._looked_at_s = now_s
+        if not has_watched:
+            self.forget()
+
+    def forget(self) -> None:
+        """Believe no reset that was done: what became of the devices since was not seen."""
+        with self._lock:
+            for address in [address for address, known in self._known.items() if known.state is _State.DONE]:
+                del self._known[address]
 
     def saw_held(self, address: str) -> None:
         """Note that a domain has a device: whatever reset came before is used up."""
@@ -50,14 +73,14 @@ class Resets:
             self._known[address] = _Known(_State.USED)
 
     def begin(self, address: str, done: Callable[[], None]) -> None:
-        """Begin a reset, unless one is under way or nothing has used the device since the last one."""
+        """Begin a reset, unless one is under way. One too many harms nothing; one too few shows a tenant's data."""
         with self._lock:
             known = self._known.get(address)
-            if known is not None and known.state in (_State.RUNNING, _State.DONE):
+            if known is not None and known.state is _State.RUNNING:
                 return
             if self._sysfs is None or not self._sysfs.can_reset(address):
                 return
-            number = 1 if known is None else known.number + 1
+            number = next(self._numbers)
             self._known[address] = _Known(_State.RUNNING, number=number)
         threading.Thread(
             target=self._reset, args=(self._sysfs, address, number, done), name=f"reset.{address}", daemon=True

@@ -6,12 +6,14 @@ takes over a kept disk has another instance-id, and its key is put in.
 
 import io
 import json
+import re
 
 import pycdlib
 
 from scheduler.core.requests import ReservationId
 
 LABEL = "cidata"
+_ESCAPED = re.compile("[^ -~]")
 
 
 def seed_iso(*, reservation: ReservationId, host_name: str, ssh_key: str | None) -> bytes:
@@ -19,10 +21,9 @@ def seed_iso(*, reservation: ReservationId, host_name: str, ssh_key: str | None)
     user: dict[str, object] = {"hostname": host_name, "manage_etc_hosts": True}
     if ssh_key:
         user["ssh_authorized_keys"] = [ssh_key]
-    # JSON is YAML, and quotes whatever a key or a name may hold.
     files = {
-        "meta-data": json.dumps({"instance-id": f"nightshift-{reservation}", "local-hostname": host_name}),
-        "user-data": "#cloud-config\n" + json.dumps(user),
+        "meta-data": _yaml({"instance-id": f"nightshift-{reservation}", "local-hostname": host_name}),
+        "user-data": "#cloud-config\n" + _yaml(user),
     }
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
@@ -34,3 +35,16 @@ def seed_iso(*, reservation: ReservationId, host_name: str, ssh_key: str | None)
     iso.write_fp(out)
     iso.close()
     return out.getvalue()
+
+
+def _yaml(value: object) -> str:
+    """Return YAML on one line of ASCII: JSON, which quotes whatever a key or a name may hold, with YAML's escapes.
+
+    JSON's own for what is beyond 16 bits are no characters to YAML, and it takes no control characters as they are.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: _escape(ord(found.group())), text)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

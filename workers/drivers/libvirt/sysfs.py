@@ -19,7 +19,9 @@ class Sysfs:
     def config_problem(self, address: str) -> str | None:
         """Return why a device does not answer on the bus; None when its config space can be read."""
         try:
-            header = (self._devices / address / "config").read_bytes()[:CONFIG_HEADER_BYTES]
+            # No byte beyond: what lies there is not on every device harmless to read.
+            with (self._devices / address / "config").open("rb", buffering=0) as file:
+                header = file.read(CONFIG_HEADER_BYTES)
         except OSError as error:
             return f"its config space cannot be read: {error.strerror}"
         if len(header) < CONFIG_HEADER_BYTES:

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -130,6 +131,143 @@ def test_whoever_listens_is_told_of_every_connection(connection: Connection) -> 
     connection.ask(lambda conn: conn.getHostname(), what="look")
     connection.ask(lambda conn: conn.getHostname(), what="look")
     assert len(told) == 1
+
+
+def test_a_connection_that_is_closed_lets_go_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    closed = threading.Event()
+    real = libvirt.virConnect.close
+
+    def counted(conn: Any) -> int:
+        left.append(real(conn))
+        closed.set()
+        return left[-1]
+
+    monkeypatch.setattr(libvirt.virConnect, "close", counted)
+    connection = Connection(HOST, TEST_DRIVER)
+    connection.on_event(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda: None)
+    connection.ask(lambda conn: conn.getHostname(), what="look")
+    connection.close()
+    assert closed.wait(10)
+    assert left == [0], "libvirt keeps a connection open as long as anybody is to be told of something"
+
+
+def test_what_happens_on_a_host_is_told_until_the_end(connection: Connection) -> None:
+    told = threading.Event()
+    connection.on_event(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, told.set)
+    connection.ask(_switch, what="start")
+    assert told.wait(10)
+
+
+def test_who_fails_to_listen_is_told_of_and_listened_to_the_next_time(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = threading.Semaphore(0)
+
+    def fails() -> None:
+        told.release()
+        raise RuntimeError("the database is away")
+
+    connection.on_event(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, fails)
+    connection.ask(_switch, what="start")
+    assert told.acquire(timeout=10)
+    connection.ask(_switch, what="start")
+    assert told.acquire(timeout=10)
+    assert "the database is away" in caplog.text
+
+
+def test_a_connection_that_was_lost_is_opened_anew(connection: Connection) -> None:
+    first = connection.ask(lambda conn: conn, what="look")
+    connection._is_lost(first, libvirt.VIR_CONNECT_CLOSE_REASON_EOF, None)
+    assert connection.ask(lambda conn: conn, what="look") is not first
+    assert connection.generation == 2
+
+
+def test_the_late_news_of_an_earlier_connection_ends_no_later_one(connection: Connection) -> None:
+    first = connection.ask(lambda conn: conn, what="look")
+    connection._is_lost(first, libvirt.VIR_CONNECT_CLOSE_REASON_EOF, None)
+    second = connection.ask(lambda conn: conn, what="look")
+    connection._is_lost(first, libvirt.VIR_CONNECT_CLOSE_REASON_EOF, None)
+    assert connection.ask(lambda conn: conn, what="look") is second
+
+
+def test_an_attempt_to_open_that_never_ends_is_given_up_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN_WITHIN_S", 0.05)
+    monkeypatch.setattr(module, "ABANDON_AFTER_S", 0.05)
+    monkeypatch.setattr(module, "REOPEN_AFTER_S", 0.0)
+    is_over = threading.Event()
+    attempts: list[str] = []
+    real = libvirt.openAuth
+
+    def hangs_once(uri: str, *rest: Any) -> Any:
+        attempts.append(uri)
+        if len(attempts) == 1:
+            is_over.wait(10)
+        return real(uri, *rest)
+
+    monkeypatch.setattr(libvirt, "openAuth", hangs_once)
+    connection = Connection(HOST, TEST_DRIVER)
+    with pytest.raises(HostUnreachable, match="did not answer"):
+        connection.ask(lambda conn: conn.getHostname(), what="look")
+    time.sleep(0.1)
+    monkeypatch.setattr(module, "OPEN_WITHIN_S", 10.0)
+    monkeypatch.setattr(module, "_abandon_after_s", lambda _abandoned: 0.05)
+    current = connection.ask(lambda conn: conn, what="look")
+    is_over.set()
+    time.sleep(0.1)
+    assert connection.ask(lambda conn: conn, what="look") is current
+    assert connection.generation == 1
+    connection.close()
+
+
+def test_attempts_that_never_end_are_made_ever_more_rarely() -> None:
+    waits = [module._abandon_after_s(abandoned) for abandoned in range(12)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (module.ABANDON_AFTER_S, module.LONGEST_ABANDON_S)
+
+
+def test_a_login_that_was_refused_is_not_tried_again_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REOPEN_AFTER_S", 0.0)
+    attempts: list[str] = []
+
+    def refused(uri: str, *_rest: Any) -> Any:
+        attempts.append(uri)
+        error = libvirt.libvirtError("x")
+        words = "Cannot recv data: Permission denied (publickey).: Connection reset by peer"
+        error.err = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, words, 2, words, None, None, -1, -1)
+        raise error
+
+    monkeypatch.setattr(libvirt, "openAuth", refused)
+    connection = Connection(HOST, "qemu+ssh://dgx2-a/system")
+    for _ in range(3):
+        with pytest.raises(HostUnreachable, match="SSH key or TLS certificate"):
+            connection.ask(lambda conn: conn.getHostname(), what="look")
+    assert attempts == ["qemu+ssh://dgx2-a/system?no_tty=1"]
+    connection.close()
+
+
+def test_a_call_that_ends_at_the_very_limit_is_a_call_past_its_limit(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndsLate(Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            self.set_result(1)
+            raise TimeoutError
+
+    connection.ask(lambda conn: conn.isAlive(), what="look")
+    monkeypatch.setattr(module, "_in_a_thread", lambda *_, **__: EndsLate())
+    with pytest.raises(VerbTimeout):
+        connection.block(lambda _: 1, what="start", limit_s=1)
+    monkeypatch.undo()
+
+
+def _switch(conn: Any) -> None:
+    """Switch the test driver's one domain on or off: all connections of a process see the same."""
+    domain = conn.lookupByName("test")
+    if domain.isActive():
+        domain.destroy()
+    else:
+        domain.create()
 
 
 def _free_port() -> int:

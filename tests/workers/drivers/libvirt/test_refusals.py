@@ -85,6 +85,34 @@ def translated(code: int, words: str, *, what: str = "start", domain: int = libv
             DeviceMissing,
         ),
         (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding: not connected", AgentSilent),
+        (
+            libvirt.VIR_ERR_INTERNAL_ERROR,
+            "internal error: qemu unexpectedly closed the monitor: Unable to read from monitor: Connection reset by"
+            " peer",
+            DriverError,
+        ),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'virbr1': No such device", DriverError),
+        (
+            libvirt.VIR_ERR_SYSTEM_ERROR,
+            "Cannot access storage file '/p/d-1.qcow2' (as uid:64055, gid:108): Permission denied",
+            DriverError,
+        ),
+        (
+            libvirt.VIR_ERR_SYSTEM_ERROR,
+            "Cannot access backing file '/i/ubuntu' of storage file '/p/d-1.qcow2': No such file or directory",
+            NoSuchDisk,
+        ),
+        (
+            libvirt.VIR_ERR_INTERNAL_ERROR,
+            f"{MONITOR} Failed to find an available port: Address already in use",
+            DriverError,
+        ),
+        (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain is not running", DomainBusy),
+        (
+            libvirt.VIR_ERR_SYSTEM_ERROR,
+            "Failed to connect socket to '/run/libvirt/virtlogd-sock': No such file or directory",
+            DriverError,
+        ),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "something nobody has seen before", DriverError),
     ],
 )
@@ -119,6 +147,37 @@ def test_a_host_that_cannot_be_reached_says_what_to_look_at(code: int, words: st
     assert mend in error.message
     assert mend in str(error.facts["mend"])
     assert "qemu+tls://dgx2-a/system" in error.message
+
+
+def test_a_pool_that_is_full_while_a_volume_is_written_is_no_host_that_is_lost() -> None:
+    error = translated(
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        "cannot write to stream: No space left on device",
+        what="define",
+        domain=libvirt.VIR_FROM_STREAMS,
+    )
+    assert type(error) is PoolFull
+
+
+@pytest.mark.parametrize(
+    ("words", "mend"),
+    [
+        ("Failed to connect socket to '/run/libvirt/virtlogd-sock': No such file or directory", "virtlogd.socket"),
+        (
+            "Cannot access storage file '/p/d-1.qcow2' (as uid:64055, gid:108): Permission denied",
+            "user that QEMU runs as",
+        ),
+    ],
+)
+def test_what_to_do_is_said_where_it_is_known(words: str, mend: str) -> None:
+    assert mend in translated(libvirt.VIR_ERR_SYSTEM_ERROR, words).message
+
+
+def test_a_word_about_an_iommu_is_no_advice_to_switch_it_on() -> None:
+    error = translated(
+        libvirt.VIR_ERR_INTERNAL_ERROR, f"{MONITOR} intel-iommu: interrupt remapping is not allowed here"
+    )
+    assert "intel_iommu=on" not in error.message
 
 
 def test_a_host_without_an_iommu_is_told_how_to_switch_it_on() -> None:
