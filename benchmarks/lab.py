@@ -20,18 +20,15 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.driver_calls import STEPS
+from benchmarks.lab_figures import Start, Swap
 from tests.lab.guest.build import BuildError, build_guest
 from tests.lab.host_image import HostImage, HostImageError, build_host_image, default_cache
 from tests.lab.machine import QEMU, boot
-
-if TYPE_CHECKING:
-    from benchmarks.lab_measures import Start, Swap
 
 START_GOAL, SWAP_GOAL = 1.15, 1.25
 NOT_HERE = 3
@@ -94,7 +91,7 @@ def _images(directory: Path, cache: Path) -> tuple[HostImage, Path]:
         raise NotHere(str(error).partition("\n")[0]) from error
 
 
-def start_figures(starts: "Sequence[Start]", bare: "Sequence[Start]") -> dict[str, object]:
+def start_figures(starts: Sequence[Start], bare: Sequence[Start]) -> dict[str, object]:
     """Return medians; the ratio is that of the medians."""
     nightshift_s, bare_s = _took_s(starts), _took_s(bare)
     return {
@@ -109,7 +106,7 @@ def start_figures(starts: "Sequence[Start]", bare: "Sequence[Start]") -> dict[st
     }
 
 
-def swap_figures(swap: "Swap", in_turn_s: float) -> dict[str, object]:
+def swap_figures(swap: Swap, in_turn_s: float) -> dict[str, object]:
     return {
         "seconds": round(swap.took_s, 2),
         "longest_chain_s": round(swap.longest_chain_s, 2),
@@ -122,11 +119,11 @@ def swap_figures(swap: "Swap", in_turn_s: float) -> dict[str, object]:
     }
 
 
-def _took_s(measured: "Sequence[Start]") -> float:
+def _took_s(measured: Sequence[Start]) -> float:
     return statistics.median(one.took_s for one in measured)
 
 
-def _part_s(measured: "Sequence[Start]") -> Mapping[str, float]:
+def _part_s(measured: Sequence[Start]) -> Mapping[str, float]:
     return {
         part: round(statistics.median(one.part_s[part] for one in measured), 3)
         for part in PARTS
@@ -134,7 +131,7 @@ def _part_s(measured: "Sequence[Start]") -> Mapping[str, float]:
     }
 
 
-def _show(starts: "Sequence[Start]", bare: "Sequence[Start]", swap: "Swap", in_turn_s: float) -> None:
+def _show(starts: Sequence[Start], bare: Sequence[Start], swap: Swap, in_turn_s: float) -> None:
     out = Console()
     ratios = Table("ratio", "goal", "what", "took, s", "limit, s", "the limit is")
     start_ratio, swap_ratio = _took_s(starts) / _took_s(bare), swap.took_s / swap.longest_chain_s
@@ -167,8 +164,8 @@ def _show(starts: "Sequence[Start]", bare: "Sequence[Start]", swap: "Swap", in_t
     steps = " + ".join(f"{part} {took_s:.2f}" for part, took_s in slowest.part_s.items())
     out.print(f"the longest chain of the swap, s: stop {swap.stop_s:.2f} + {steps}")
     out.print(
-        f"between the stop and the first step: {swap.waited_s:.2f} s, of which {swap.by_rule_s} s by rule: nobody"
-        " sees resets through libvirt"
+        f"between the stop and the first step: {swap.waited_s:.2f} s; by rule {swap.by_rule_s} s of product time, since"
+        " nobody sees through libvirt that devices are reset"
     )
     if swap.again:
         out.print(f"{swap.again} starts of the swap failed and were made once more")

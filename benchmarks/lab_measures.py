@@ -1,8 +1,8 @@
 """What is measured on the virtual DGX-2: starts by Nightshift and by bare calls, a swap of eight, its steps in turn."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import libvirt
 
 from benchmarks.driver_calls import WOKEN, chain_of, first, last_specs
+from benchmarks.lab_figures import Start, Swap
 from benchmarks.lab_home import IMAGE, Home
 from scheduler.core.facts import Verb
 from scheduler.core.requests import DiskId, ReservationId
@@ -35,35 +36,6 @@ STEP_WITHIN_S = 60
 
 class NotSo(AssertionError):
     """Something did not come about in time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """A start: seconds from the asking until its guest was up, and what they went to."""
-
-    took_s: float
-    part_s: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
-    """A swap of eight."""
-
-    took_s: float
-    stop_s: float
-    """From the first stop that was asked until that VM was off."""
-    waited_s: float
-    """From then until the first step of the first start."""
-    by_rule_s: int
-    """As long has to pass where it cannot be seen that devices are reset."""
-    again: int
-    """Starts that failed and were made once more; only the last of a VM is in its chain."""
-    chains: tuple[Start, ...]
-    """Of each VM that came: from its first step until its guest was up."""
-
-    @property
-    def longest_chain_s(self) -> float:
-        return self.stop_s + max(chain.took_s for chain in self.chains)
 
 
 class Eye:
@@ -225,7 +197,7 @@ class Bench:
         swap = Swap(
             took_s=max(up_s.values()) - stopped_s,
             stop_s=off_s - stopped_s,
-            waited_s=min(chain.began_s for chain in chains) - off_s,
+            waited_s=first(calls, "create_disk").began_s - off_s,
             by_rule_s=self._home.profile.bounds.reset_s,
             again=sum(call.verb == "create_disk" for call in calls) - PAIRS,
             chains=tuple(

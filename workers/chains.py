@@ -123,7 +123,13 @@ def start_steps(
         return max(1, until_at - clock.now())
 
     def create_disk() -> None:
-        drivers.images.create_disk(disk.id, image=spec.image, size_gib=disk.size_gib, timeout_s=left_s())
+        drivers.images.create_disk(
+            disk.id,
+            image=spec.image,
+            size_gib=disk.size_gib,
+            timeout_s=left_s(),
+            must_exist=action.is_disk_used,
+        )
 
     return (
         create_disk,

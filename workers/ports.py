@@ -174,9 +174,10 @@ class Fabric(Protocol):
 class Images(Protocol):
     """Guest images and the disks made from them."""
 
-    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int) -> None:
+    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int, must_exist: bool = False) -> None:
         """Blocking: make a disk from an image. A ready disk of that id is a success, whatever its image.
 
+        `must_exist`: somebody's data is on it, so that one which is not there is never made anew: NoSuchDisk.
         Raises NoSuchDisk (unknown image), PoolFull, VerbTimeout. A copy that was cut off is begun anew.
         """
 

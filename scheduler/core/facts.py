@@ -146,6 +146,8 @@ class ObservedHost:
     domains: tuple[ObservedDomain, ...]
     devices: tuple[ObservedDevice, ...]
     disks: tuple[ObservedDisk, ...]
+    are_disks_known: bool = True
+    """False: the pool could not be read, and a disk that is not shown is not gone."""
     troubles: tuple[HostTrouble, ...] = ()
 
 

@@ -386,6 +386,20 @@ class DomainContract:
             )
         assert bench.disk(DiskId("d-1")) is None
 
+    def test_a_disk_that_must_be_there_is_never_made_anew(self, bench: HostBench) -> None:
+        disk = DiskId("d-1")
+
+        def need() -> None:
+            bench.drivers.images.create_disk(
+                disk, image=bench.image, size_gib=bench.disk_gib, timeout_s=LONG_S, must_exist=True
+            )
+
+        with pytest.raises(NoSuchDisk):
+            bench.run(need)
+        assert bench.disk(disk) is None
+        bench.make_disk(disk)
+        assert bench.run(need) == 0
+
     def test_a_disk_larger_than_the_pool_is_refused(self, bench: HostBench) -> None:
         with pytest.raises(PoolFull):
             bench.make_disk(DiskId("d-1"), bench.beyond_the_pool_gib)

@@ -363,6 +363,8 @@ def _kernel_arguments(*, network: bool) -> str:
             f"default_hugepagesz=2M hugepagesz=2M hugepages={','.join(f'{n}:{pages}' for n in range(NUMA_NODES))}",
             # Zeroing pages when they are reserved would touch all of the memory.
             "init_on_alloc=0",
+            # On a busy machine the emulated timer may miss the moment at which the kernel tests it, which then panics.
+            "no_timer_check",
             # Seconds saved: no services (hotplug, errors) on the 28 ports, no mitigations in an emulated processor.
             "pcie_ports=compat mitigations=off",
             f"lab.network={int(network)}",

@@ -88,6 +88,8 @@ class StartVm:
     """Pin the span to a new generation and start it. Blocking."""
 
     vm: DesiredVm
+    is_disk_used: bool = False
+    """A guest has run from its disk: one that is not there now must not be replaced by an empty one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

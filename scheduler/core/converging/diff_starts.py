@@ -37,8 +37,14 @@ def diff_starts(work: Diffing) -> list[Action]:
         if _is_held_up(work, wanted, current, taken):
             continue
         taken |= wanted.partition.gpus
-        actions.append(StartVm(vm=wanted))
+        actions.append(StartVm(vm=wanted, is_disk_used=_is_disk_used(work, wanted)))
     return actions
+
+
+def _is_disk_used(work: Diffing, wanted: DesiredVm) -> bool:
+    """Whether a guest has run from the disk, as far as this host tells: of this reservation, or the one before."""
+    has_run = any(vm.reservation == wanted.id and vm.up_at is not None for vm in work.facts.vms)
+    return has_run or wanted.reservation.request.continues is not None
 
 
 def _look_after(work: Diffing, wanted: DesiredVm, vm: VmFact) -> None:

@@ -62,7 +62,8 @@ def witness(
         after = _strangers(seen, after, look)
         after = witness_vms(seen, after, look)
         after = witness_gpus(seen, after, look)
-        after = witness_disks(seen, after, look)
+        if look.are_disks_known:
+            after = witness_disks(seen, after, look)
         after = _close_asks(seen, after, look)
         after = in_order(after)
     if after != in_order(facts):

@@ -103,7 +103,7 @@ class LibvirtHypervisor:
                 finally:
                     self._devices.forget()
 
-        self._connection.block(start, what="start", subject=str(uuid), limit_s=timeout_s)
+        self._connection.block_apart(start, what="start", subject=str(uuid), limit_s=timeout_s)
 
     def ask_shutdown(self, uuid: UUID, *, through_agent: bool = False) -> None:
         def press(conn: Any) -> None:
@@ -121,7 +121,7 @@ class LibvirtHypervisor:
             self._connection.ask(press, what="ask_shutdown", subject=str(uuid))
             return
         try:
-            self._connection.block(press, what="ask_shutdown", subject=str(uuid), limit_s=AGENT_TAKES_S)
+            self._connection.block_apart(press, what="ask_shutdown", subject=str(uuid), limit_s=AGENT_TAKES_S)
         except VerbTimeout:
             _log.debug("vm.agent_took_shutdown domain=%s", uuid)
 
@@ -140,7 +140,7 @@ class LibvirtHypervisor:
                 finally:
                     self._devices.forget()
 
-        self._connection.block(destroy, what="destroy", subject=str(uuid), limit_s=timeout_s)
+        self._connection.block_apart(destroy, what="destroy", subject=str(uuid), limit_s=timeout_s)
 
     def undefine(self, uuid: UUID) -> None:
         self._operations.need_idle(uuid)

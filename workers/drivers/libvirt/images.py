@@ -41,7 +41,7 @@ class LibvirtImages:
         self._making = threading.Lock()
         """One disk after the other: two must not be given the same room, and each takes no time."""
 
-    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int) -> None:
+    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int, must_exist: bool = False) -> None:
         name = f"{disk}{DISK_SUFFIX}"
 
         def create(conn: Any) -> None:
@@ -65,6 +65,12 @@ class LibvirtImages:
                         " move it out of the pool",
                         disk=disk,
                     )
+            if must_exist:
+                raise NoSuchDisk(
+                    f"disk {disk} has been used and is not in pool {self._settings.pool} now; none is made in its"
+                    " place: is the pool's file system mounted? bring the disk back, or cancel the reservation",
+                    disk=disk,
+                )
             base, needs_gib = self._image(conn, image, disk)
             if size_gib < needs_gib:
                 raise DriverError(
@@ -102,7 +108,7 @@ class LibvirtImages:
             if seed is not None:
                 _unless_gone(lambda: seed.delete(0))
 
-        self._connection.block(delete, what="delete_disk", subject=disk, limit_s=timeout_s)
+        self._connection.block_apart(delete, what="delete_disk", subject=disk, limit_s=timeout_s)
 
     def paths_of(self, spec: DomainSpec) -> tuple[str, str]:
         """Return where a domain's disk and its seed for cloud-init are; the seed is written anew."""

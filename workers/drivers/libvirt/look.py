@@ -8,7 +8,7 @@ import libvirt
 
 from scheduler.core.facts import DomainState, HostTrouble, ObservedDomain, ObservedHost, OffReason
 from scheduler.core.requests import HostId
-from workers.drivers.libvirt.connection import Connection
+from workers.drivers.libvirt.connection import LOOK_WITHIN_S, Connection
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.operations import Operations
 from workers.drivers.libvirt.reading import DescribedDomain, read_domain
@@ -56,7 +56,7 @@ class Looker:
 
     def look(self) -> ObservedHost:
         """Return what the host shows now. Raises HostUnreachable."""
-        return self._connection.ask(self._look, what="look", subject=self._host)
+        return self._connection.ask(self._look, what="look", subject=self._host, limit_s=LOOK_WITHIN_S)
 
     def _look(self, conn: Any) -> ObservedHost:
         busy = self._operations.busy()
@@ -79,12 +79,14 @@ class Looker:
                 device_holders.update(dict.fromkeys(described.devices, described.uuid))
                 disk_holders.update(dict.fromkeys(described.disks, described.uuid))
                 disk_holders.update({volume: described.uuid for pool, volume in described.volumes if pool == pool_name})
+        disks = self._volumes.observe(conn, disk_holders)
         return ObservedHost(
             host=self._host,
             boot_id=self._boot_id(conn),
             domains=tuple(sorted(domains, key=lambda domain: str(domain.uuid))),
             devices=self._devices.observe(conn, device_holders),
-            disks=self._volumes.observe(conn, disk_holders),
+            disks=disks,
+            are_disks_known=self._volumes.is_read,
             troubles=self._troubles(conn),
         )
 

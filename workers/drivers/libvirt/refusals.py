@@ -50,6 +50,8 @@ _LOGIN = frozenset({libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED,
 _LOGIN_WORDS = re.compile(
     r"permission denied|host key verification|authentication|certificate|publickey|access denied", re.IGNORECASE
 )
+_QEMUS_CLOCK = re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z (?=qemu)")
+"""What QEMU puts before its words; with it the same refusal would be another one each time."""
 _LOST_WORDS = re.compile(r"client socket is closed", re.IGNORECASE)
 """Resets and broken pipes are told by QEMU's monitor too: those of the connection are known by who says so."""
 
@@ -102,7 +104,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[DriverError], str], ...] = tuple(
 
 def from_libvirt(error: libvirt.libvirtError, *, host: HostId, uri: str, what: str, subject: str = "") -> DriverError:
     """Return the port's error for one of libvirt's."""
-    code, words = error.get_error_code(), (error.get_error_message() or str(error)).strip()
+    code, words = error.get_error_code(), _QEMUS_CLOCK.sub("", (error.get_error_message() or str(error)).strip())
     if what == "open" or is_about_the_connection(error):
         mend = LOGIN_MEND if code in _LOGIN or _LOGIN_WORDS.search(words) else REACH_MEND
         return HostUnreachable(f"{uri}: {words}; {mend}", host=host, mend=mend)

@@ -54,6 +54,12 @@ class Volumes:
         self._known: dict[str, Volume] = {}
         self._busy: set[str] = set()
         self._shown: tuple[Volume, ...] = ()
+        self._is_read = True
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the pool could be read at the last look."""
+        return self._is_read
 
     def observe(self, conn: Any, held_by: Mapping[str, UUID]) -> tuple[ObservedDisk, ...]:
         """Return the disks in the pool. `held_by`: domains that are on, by the path of a disk or its name in the pool.
@@ -66,12 +72,14 @@ class Volumes:
             if not any(is_code(error, code) for code in _NO_POOL):
                 raise
             with self._lock:
+                self._is_read = False
                 shown = tuple(replace(volume, is_whole=False) for volume in self._shown)
         else:
             read = (self._read(volume) for volume in found if volume.name().endswith(DISK_SUFFIX))
             shown = tuple(sorted((volume for volume in read if volume is not None), key=lambda volume: volume.name))
             names = {volume.name for volume in shown}
             with self._lock:
+                self._is_read = True
                 self._shown = shown
                 for name in self._known.keys() - names:
                     del self._known[name]

@@ -16,7 +16,7 @@ class SimulatedImages:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int) -> None:
+    def create_disk(self, disk: DiskId, *, image: str, size_gib: int, timeout_s: int, must_exist: bool = False) -> None:
         def check(state: RackState) -> None:
             made = state.disk(disk)
             if made is None or made.state != DiskState.READY:
@@ -25,7 +25,7 @@ class SimulatedImages:
         self._calls.block(
             RackVerb.CREATE_DISK,
             (disk, image),
-            lambda call: _create(call, disk, image, size_gib),
+            lambda call: _create(call, disk, image, size_gib, must_exist=must_exist),
             timeout_s=timeout_s,
             check=check,
         )
@@ -51,7 +51,7 @@ class SimulatedGuest:
         self._calls.ask(RackVerb.WARN, (subject,), lambda call: _warn(call, subject, text))
 
 
-def _create(call: Call, disk: DiskId, image: str, size_gib: int) -> Instant | None:
+def _create(call: Call, disk: DiskId, image: str, size_gib: int, *, must_exist: bool) -> Instant | None:
     state = call.state
     old = state.disk(disk)
     match None if old is None else DiskState(old.state):
@@ -62,7 +62,8 @@ def _create(call: Call, disk: DiskId, image: str, size_gib: int) -> Instant | No
         case DiskState.DELETING:
             raise words.disk_locked(disk, "delete")
         case None | DiskState.PARTIAL:
-            pass
+            if must_exist:
+                raise words.no_disk(disk)
     if state.connection.execute("SELECT 1 FROM images WHERE name = ?", (image,)).fetchone() is None:
         raise words.no_image(image, disk)
     (used,) = state.connection.execute("SELECT coalesce(sum(size_gib), 0) FROM disks WHERE id != ?", (disk,)).fetchone()

@@ -298,6 +298,17 @@ def test_switches_and_adapters_that_a_vm_had_are_reset_with_its_gpus() -> None:
     assert len(only(todo, ResetGpu)) == len(PROFILE.nvswitches) + len(PROFILE.hcas)
 
 
+def test_a_disk_that_a_guest_has_run_from_must_be_there_when_it_starts_again() -> None:
+    (first,) = only(compare(facts(), look(), plan(reservation())), StartVm)
+    assert not first.is_disk_used
+    wanted = plan(reservation(R1, span(generation=1)))
+    (again,) = only(compare(ended(VmEnd.STOPPED), look(), wanted, 60), StartVm)
+    assert again.is_disk_used
+    never_up = facts(replace(ended(VmEnd.START_FAILED).vms[0], up_at=None))
+    (retried,) = only(compare(never_up, look(), wanted, 90), StartVm)
+    assert not retried.is_disk_used
+
+
 def test_a_switch_that_no_reset_helps_is_reported_and_not_reset_for_ever() -> None:
     spent = asked(Verb.RESET, PROFILE.nvswitches[0].address, until_s=120, attempt=4)
     addresses = [*(d.address for d in PROFILE.nvswitches[1:]), *(d.address for d in PROFILE.hcas)]

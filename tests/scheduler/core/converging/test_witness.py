@@ -488,6 +488,13 @@ def test_disks_are_remembered_when_they_are_ready_and_when_they_are_gone() -> No
     assert (kinds(deleted), deleted.facts.asked) == (["disk.deleted"], ())
 
 
+def test_a_pool_that_could_not_be_read_has_lost_no_disk() -> None:
+    ready = ObservedDisk(id="d-r-1", size_gib=100, is_ready=True, is_busy=False, held_by=None)
+    made = see(facts(), look(disks=(ready,)), PLAN, 10)
+    unread = see(made.facts, replace(look(), are_disks_known=False), PLAN, 20)
+    assert (unread.facts.disks, kinds(unread)) == (made.facts.disks, [])
+
+
 def test_a_start_of_an_ended_reservation_is_still_watched_to_its_end() -> None:
     over = plan(reservation(R1, span(generation=1), outcome=Outcome.STOPPED))
     stopping = facts(vm(stop_asked_at=T), asked=STOPPING)

@@ -14,6 +14,7 @@ libvirt = pytest.importorskip(
 )
 
 from scheduler.core.requests import HostId
+from scheduler.core.settings import Settings
 from workers.drivers.libvirt import connection as module
 from workers.drivers.libvirt.connection import Connection
 from workers.ports import HostUnreachable, NoSuchDomain, VerbTimeout
@@ -58,6 +59,12 @@ def test_a_question_that_is_not_answered_in_time_means_a_host_that_is_not_reache
     with pytest.raises(HostUnreachable, match="restart libvirtd there"):
         connection.ask(lambda _: is_over.wait(5), what="look")
     is_over.set()
+
+
+def test_that_a_host_does_not_answer_is_known_while_the_lease_on_it_lasts() -> None:
+    settings = Settings()
+    least_left_s = settings.lease_machine_s - settings.lease_renew_machine_s
+    assert max(module.OPEN_WITHIN_S, module.LOOK_WITHIN_S) < least_left_s
 
 
 def test_a_host_that_hangs_takes_only_so_many_threads(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,3 +280,17 @@ def _switch(conn: Any) -> None:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def test_a_long_call_has_a_connection_of_its_own_that_ends_with_it(connection: Connection) -> None:
+    shared = connection.ask(lambda conn: conn, what="look")
+    own = connection.block_apart(lambda conn: conn, what="start", limit_s=5)
+    assert own is not shared
+    with pytest.raises(libvirt.libvirtError):
+        own.isAlive()
+    assert connection.ask(lambda conn: conn, what="look") is shared
+
+
+def test_what_fails_on_a_connection_of_its_own_is_the_ports_error_too(connection: Connection) -> None:
+    with pytest.raises(NoSuchDomain, match="Domain not found"):
+        connection.block_apart(lambda conn: conn.lookupByName("none"), what="start", limit_s=5)

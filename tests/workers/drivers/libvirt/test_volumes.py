@@ -163,6 +163,7 @@ def volumes() -> Volumes:
 def images(host: FakeHost, volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> Iterator[LibvirtImages]:
     connection = Connection(HostId("dgx2-a"), "test:///default")
     monkeypatch.setattr(connection, "_opened", lambda: host)
+    monkeypatch.setattr(connection, "block_apart", connection.block)
     yield LibvirtImages(connection, VmSettings(pool=POOL, image_pool=IMAGES), volumes)
     connection.close()
 
