@@ -48,7 +48,7 @@ def domain_xml(
     ElementTree.register_namespace("qemu", QEMU_NS)
 
     domain = Element("domain", {"type": profile.vm.accelerator.value})
-    _identity(domain, spec, tunings(spec, profile, cells, topology))
+    _identity(domain, spec, tunings(spec, profile, cells, topology, hierarchy))
     _memory(domain, profile, cells)
     _cpu_placement(domain, spec, cells)
     _firmware(domain, profile)
@@ -73,7 +73,9 @@ def domain_xml(
     return text
 
 
-def tunings(spec: DomainSpec, profile: HostProfile, cells: tuple[Cell, ...], topology: CpuTopology) -> tuple[str, ...]:
+def tunings(
+    spec: DomainSpec, profile: HostProfile, cells: tuple[Cell, ...], topology: CpuTopology, hierarchy: Hierarchy
+) -> tuple[str, ...]:
     """Return what is done for a VM, one word each; `docs/tuning.md` explains them, and benchmarks compare by them."""
     vcpus, is_spread = _vcpus(cells), len(cells) > 1
     said = {
@@ -87,6 +89,7 @@ def tunings(spec: DomainSpec, profile: HostProfile, cells: tuple[Cell, ...], top
         "locked-memory": _has_kvm(profile),
         "host-cpu": _has_kvm(profile),
         "pcie-ports": True,
+        "pcie-roots": bool(hierarchy.roots),
         "pcie-numa": is_spread,
         f"mmio64-{_mmio_mib(spec.partition.size)}": profile.vm.firmware is Firmware.UEFI,
         "direct-disk": True,
@@ -215,7 +218,9 @@ def _controllers(devices: Element, hierarchy: Hierarchy) -> None:
     for root in hierarchy.roots:
         controller = _add(devices, "controller", type="pci", index=root.index, model="pcie-expander-bus")
         _add(controller, "model", name="pxb-pcie")
-        _add(_add(controller, "target", busNr=root.bus_number), "node", root.cell)
+        target = _add(controller, "target", busNr=root.bus_number)
+        if root.cell is not None:
+            _add(target, "node", root.cell)
         _address(controller, root.at)
     for port in hierarchy.ports:
         controller = _add(devices, "controller", type="pci", index=port.index, model="pcie-root-port")

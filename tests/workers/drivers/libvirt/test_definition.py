@@ -231,19 +231,42 @@ def test_the_guest_finds_gpus_adapters_and_switches_in_the_hosts_order(partition
 
 
 @each_partition
-def test_only_the_whole_host_has_a_root_for_each_node(partition: Partition) -> None:
+def test_a_guest_has_a_root_for_each_of_the_hosts_that_its_gpus_hang_under(partition: Partition) -> None:
     root = domain(partition.id)
-    nodes = {node for node, _ in partition.share.memory_gib_by_node}
     expanders = root.findall("./devices/controller[@model='pcie-expander-bus']")
-    if partition.size < 16:
-        assert (len(nodes), expanders) == (1, [])
+    roots = {DGX2.gpu(gpu).root for gpu in partition.gpus}
+    assert len(expanders) == (0 if len(roots) == 1 else len(roots))
+    if not expanders:
         return
-    assert [the(expander, "./target/node").text for expander in expanders] == ["0", "1"]
     controllers = {c.get("index"): c for c in root.iterfind("./devices/controller[@type='pci']")}
+    root_by_address = {
+        **{gpu.address: gpu.root for gpu in DGX2.gpus},
+        **{hca.address: hca.root for hca in DGX2.hcas},
+    }
+    seen: dict[str, set[str]] = {}
     for hostdev in root.iterfind("./devices/hostdev"):
         port = controllers[str(int(the(hostdev, "./address").get("bus", ""), 16))]
         expander = controllers[str(int(the(port, "./address").get("bus", ""), 16))]
-        assert the(expander, "./target/node").text == str(NODE_BY_ADDRESS[source_of(hostdev)])
+        if source_of(hostdev) in root_by_address:
+            seen.setdefault(expander.get("index", ""), set()).add(root_by_address[source_of(hostdev)])
+        if partition.size == 16:
+            assert the(expander, "./target/node").text == str(NODE_BY_ADDRESS[source_of(hostdev)])
+        else:
+            assert expander.find("./target/node") is None
+    assert sorted(found for founds in seen.values() for found in founds) == sorted(roots)
+    assert all(len(founds) == 1 for founds in seen.values())
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_all_blocks_of_a_size_look_alike_to_a_guest(size: int) -> None:
+    def places(partition: Partition) -> list[tuple[str | None, str | None]]:
+        root = domain(partition.id)
+        ports = root.findall("./devices/controller[@model='pcie-root-port']/address")
+        expanders = root.findall("./devices/controller[@model='pcie-expander-bus']/target")
+        return [(port.get("bus"), port.get("slot")) for port in ports] + [(e.get("busNr"), None) for e in expanders]
+
+    first, *others = DGX2.partitions_of_size(size)
+    assert all(places(other) == places(first) for other in others)
 
 
 @each_partition
@@ -538,7 +561,8 @@ def test_a_definition_says_which_tunings_are_in_it(profile: HostProfile, partiti
         "locked-memory": root.find("./memoryBacking/locked") is not None,
         "host-cpu": the(root, "./cpu").get("mode") == "host-passthrough",
         "pcie-ports": root.find("./devices/controller[@model='pcie-root-port']") is not None,
-        "pcie-numa": root.find("./devices/controller[@model='pcie-expander-bus']") is not None,
+        "pcie-roots": root.find("./devices/controller[@model='pcie-expander-bus']") is not None,
+        "pcie-numa": root.find("./devices/controller[@model='pcie-expander-bus']/target/node") is not None,
         "direct-disk": root.find("./devices/disk/driver[@cache='none']") is not None,
         f"disk-queues-{the(root, './devices/disk/driver[@queues]').get('queues')}": True,
     }
