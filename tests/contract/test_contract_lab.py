@@ -1,5 +1,6 @@
 """The libvirt of the virtual DGX-2 keeps the whole contract, devices passed through included: `make lab-contract`."""
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.lab.guest.build import build_guest
 from tests.lab.host_image import build_host_image, default_cache
 from tests.lab.machine import VirtualDgx2, boot
 from tests.lab.site import PROFILE
+from workers.drivers.libvirt import sysfs
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,29 @@ class TestDevicesOfTheVirtualDgx2(DeviceContract):
 
 class TestDomainsOfTheVirtualDgx2(DomainContract):
     """What any libvirt shows, here with all their devices."""
+
+
+class TestDevicesInTheHostsOwnSysfs:
+    """What a worker that runs on the host itself sees: its module, run there, on devices that VFIO really has."""
+
+    def run_there(self, machine: VirtualDgx2, *lines: str) -> list[str]:
+        script = base64.b64encode("\n".join((Path(sysfs.__file__).read_text(encoding="utf-8"), *lines)).encode())
+        return machine.run(f"echo {script.decode()} | base64 -d | python3 -").splitlines()
+
+    def test_a_free_device_is_read_and_reset_and_a_missing_one_is_told(
+        self, bench: HostBench, machine: VirtualDgx2
+    ) -> None:
+        address = bench.profile.gpu(0).address
+        said = self.run_there(
+            machine,
+            "here = Sysfs()",
+            f"print(here.config_problem({address!r}), here.can_reset({address!r}))",
+            f"here.reset({address!r})",
+            f"print(here.config_problem({address!r}))",
+            "print(here.config_problem('0000:ff:1f.0'), here.can_reset('0000:ff:1f.0'))",
+            "print(here.boot_id())",
+        )
+        assert said[:2] == ["None True", "None"]
+        assert said[2] == "its config space cannot be read: No such file or directory False"
+        # The same that is read from afar, through a storage pool.
+        assert said[3] == bench.drivers.hypervisor.look().boot_id
