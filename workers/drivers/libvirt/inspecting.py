@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 import libvirt
 
 from scheduler.core.facts import HostTrouble, TroubleKind
-from scheduler.core.topology import HostProfile
+from scheduler.core.topology import HostProfile, Share
+from scheduler.core.topology_checks import heaviest_mix
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.reading import DescribedHost, read_capabilities
 from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
@@ -44,6 +45,7 @@ class Inspector:
         missing_images: Callable[[Any], tuple[str, ...]],
     ) -> None:
         self._profile = profile
+        self._needed_gib_by_node = _needed_gib_by_node(profile)
         self._devices = devices
         self._sysfs = sysfs
         self._generation = generation
@@ -113,17 +115,13 @@ class Inspector:
         page_kib = self._profile.vm.hugepage_kib
         if not page_kib:
             return
-        largest_gib: dict[int, int] = {}
-        for partition in self._profile.partitions:
-            for node, gib in partition.share.memory_gib_by_node:
-                largest_gib[node] = max(gib, largest_gib.get(node, 0))
-        for node, needed_gib in sorted(largest_gib.items()):
+        for node, needed_gib in self._needed_gib_by_node:
             pages = sum(count for cell, size, count in described.pages_by_cell if (cell, size) == (node, page_kib))
             if pages * page_kib < needed_gib * KIB_IN_GIB:
                 wanted = -(-needed_gib * KIB_IN_GIB // page_kib)
                 yield _wrong(
                     "host.few_hugepages",
-                    f"NUMA node {node} has {pages} hugepages of {page_kib} KiB, its largest VM needs {wanted}",
+                    f"NUMA node {node} has {pages} hugepages of {page_kib} KiB, its VMs need up to {wanted}",
                     f"reserve at least {wanted} there at boot: hugepagesz and hugepages=<node>:<count> for the kernel;"
                     " or set vm.hugepage_kib to 0 in the profile",
                 )
@@ -254,6 +252,16 @@ def _free_bytes(pool: Any, otherwise: int) -> int:
     except OSError:
         return otherwise
     return found.f_bavail * found.f_frsize
+
+
+def _needed_gib_by_node(profile: HostProfile) -> tuple[tuple[int, int], ...]:
+    """Return how much memory of each NUMA node VMs that may run at once take at most."""
+    nodes = {node for partition in profile.partitions for node, _ in partition.share.memory_gib_by_node}
+
+    def on(node: int) -> Callable[[Share], int]:
+        return lambda share: sum(gib for share_node, gib in share.memory_gib_by_node if share_node == node)
+
+    return tuple((node, heaviest_mix(profile.partitions, on(node))[0]) for node in sorted(nodes))
 
 
 def _wrong(code: str, problem: str, mend: str) -> HostTrouble:

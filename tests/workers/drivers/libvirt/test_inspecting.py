@@ -183,8 +183,10 @@ def test_another_device_at_an_address_is_said_with_both_ids(host: FakeHost) -> N
     assert found["host.wrong_device"].problem == f"{SECOND}: it is 144d:a824, the profile says 10de:1db8"
 
 
-@pytest.mark.parametrize(("pages", "is_wrong"), [(0, True), (1, False)])
-def test_a_node_without_the_hugepages_of_its_largest_vm_is_said(host: FakeHost, pages: int, is_wrong: bool) -> None:
+@pytest.mark.parametrize(("pages", "is_wrong"), [(0, True), (15, True), (16, False)])
+def test_hugepages_are_needed_for_all_vms_that_may_run_at_once_and_not_only_for_the_largest(
+    host: FakeHost, pages: int, is_wrong: bool
+) -> None:
     host.pages = pages
     found = wrong(inspector(kind=profile(hugepage_kib=1 << 20)).troubles(host))
     assert ("host.few_hugepages" in found) is is_wrong
