@@ -17,7 +17,7 @@ from workers.drivers.libvirt.resets import LOCAL, REMOTE, Resets
 from workers.drivers.libvirt.sysfs import Sysfs
 
 VFIO = "vfio-pci"
-GOOD_FOR_S = 5.0
+GOOD_FOR_S = 15.0
 """Devices change only when somebody changes them: our own verbs say so, others' changes are seen so much later."""
 
 
