@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.output import complain
 from scheduler.core.errors import NightshiftError
 from scheduler.core.spans import utc_text
 from workers.drivers.simulated.log import LogLine, read_file
@@ -79,5 +80,5 @@ def _gpus_text(gpus: tuple[int, ...]) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"nightshift: {message}", err=True)
+    complain(message)
     raise typer.Exit(2)
