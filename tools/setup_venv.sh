@@ -1,7 +1,8 @@
 #!/bin/sh
 # Make .venv/ hold exactly what requirements/dev.txt names, and this checkout. May be called any number of times: it does
 # something only if the lock, pyproject.toml, the interpreter or the place of the checkout has changed since. Where there
-# are libvirt's headers and a compiler, the binding to libvirt is built too: what needs it is then tested.
+# are libvirt's headers and a compiler, the binding to libvirt is built too: what needs it is then tested. With a compiler
+# the calendar is compiled.
 #
 #   tools/setup_venv.sh [PYTHON]    with PYTHON given, that interpreter or none
 set -eu
@@ -67,6 +68,7 @@ wanted=$(
     cksum tools/setup_venv.sh pyproject.toml requirements/dev.txt requirements/host.txt
 )
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' >/dev/null 2>&1; then
+    tools/compile_calendar.sh
     exit 0
 fi
 
@@ -82,3 +84,4 @@ if [ "$libvirt" != none ] && ! "$venv/bin/python" -m pip install --quiet --disab
     echo "libvirt's binding could not be built against libvirt $libvirt; tests of real hosts are skipped" >&2
 fi
 printf '%s\n' "$wanted" >"$stamp"
+tools/compile_calendar.sh

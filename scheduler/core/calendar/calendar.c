@@ -1,0 +1,826 @@
+/* The calendar in C: the same structure and the same answers as pure.py, which explains it. Needs a C99 compiler only.
+
+   Callers go through compiled.py. Functions that may fail return a negative number: BUSY, TAKEN or NO_MEMORY. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BEGUN (-1)
+#define FIXED (-1)
+#define FOREVER ((int64_t)1 << 52)
+#define MOST_SETS 64
+#define MOST_GPUS 64
+#define MOST_IN_CHUNK 128
+#define MOST_TIED 64
+#define MOST_FREE 64
+#define MOST_TRIES 4
+#define MOST_DISPLACED 64
+
+enum { BUSY = -1, TAKEN = -2, NO_MEMORY = -3, NO_PLACE = -4 };
+
+typedef int64_t i64;
+typedef int32_t i32;
+typedef uint64_t u64;
+
+typedef struct { i64 start, end; i32 host, set; } Place;
+typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent; } Fit;
+typedef struct { Place place; Fit fit; i64 due; i32 used; } Booking;
+
+typedef struct { Place *gaps; i32 n; i64 longest, latest; } Chunk;
+typedef struct { Chunk *chunks; i32 n, room; } Index;
+
+typedef struct { i64 start, end; } Stretch;
+typedef struct { Stretch *at; i32 n, room; } Gaps;
+typedef struct { i64 start, end; i32 key; } Busy;
+typedef struct { Busy *at; i32 n, room; } Line;
+
+typedef struct {
+    i32 sets, gpus;
+    u64 masks[MOST_SETS];
+    i32 sizes[MOST_SETS];
+    i32 conflicts[MOST_SETS][MOST_SETS], conflict_count[MOST_SETS];
+    i32 around[MOST_SETS][MOST_SETS], around_count[MOST_SETS];
+} Kind;
+
+typedef struct {
+    i32 kind, label, silent;
+    i64 begin[MOST_SETS];
+    Gaps *gaps;
+    Line *lines;
+} Host;
+
+typedef struct { i64 *starts, *ends; i32 *parks; i32 n; } Stretches;
+typedef struct { Stretches *hosts; i32 n; } Shape;
+
+typedef struct {
+    i64 now;
+    Kind *kinds; i32 kind_count;
+    Host *hosts; i32 host_count;
+    Shape *shapes; i32 shape_count;
+    Booking *bookings; i32 room, count;
+    Index by_size[MOST_GPUS + 1];
+    i32 *stamp; i32 stamp_room, stamp_now;
+    i32 is_broken;
+} Calendar;
+
+static i64 later(i64 a, i64 b) { return a > b ? a : b; }
+static i64 sooner(i64 a, i64 b) { return a < b ? a : b; }
+
+/* Grow an array; on failure the calendar is broken for good, and says so. */
+static void *grown(Calendar *c, void *old, i32 *room, i32 need, size_t each) {
+    if (need <= *room) return old;
+    i32 more = *room ? *room : 4;
+    while (more < need) more *= 2;
+    void *new = realloc(old, (size_t)more * each);
+    if (!new) { c->is_broken = 1; return old; }
+    *room = more;
+    return new;
+}
+
+/* ---- gaps of one size */
+
+static int before(const Place *a, const Place *b) {
+    if (a->start != b->start) return a->start < b->start;
+    if (a->host != b->host) return a->host < b->host;
+    return a->set < b->set;
+}
+
+/* The number of chunks whose first gap is not after this one. */
+static i32 chunks_up_to(const Index *index, const Place *gap) {
+    i32 low = 0, high = index->n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (before(gap, &index->chunks[middle].gaps[0])) high = middle; else low = middle + 1;
+    }
+    return low;
+}
+
+static i32 place_in(const Chunk *chunk, const Place *gap) {
+    i32 low = 0, high = chunk->n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (before(&chunk->gaps[middle], gap)) low = middle + 1; else high = middle;
+    }
+    return low;
+}
+
+static void index_add(Calendar *c, Index *index, Place gap) {
+    i64 length = gap.end - later(gap.start, c->now);
+    if (!index->n) {
+        index->chunks = grown(c, index->chunks, &index->room, 1, sizeof(Chunk));
+        Place *gaps = malloc((MOST_IN_CHUNK + 1) * sizeof(Place));
+        if (c->is_broken || !gaps) { c->is_broken = 1; free(gaps); return; }
+        gaps[0] = gap;
+        index->chunks[0] = (Chunk){gaps, 1, length, gap.end};
+        index->n = 1;
+        return;
+    }
+    i32 number = chunks_up_to(index, &gap) - 1;
+    if (number < 0) number = 0;
+    Chunk *chunk = &index->chunks[number];
+    i32 at = place_in(chunk, &gap);
+    memmove(&chunk->gaps[at + 1], &chunk->gaps[at], (size_t)(chunk->n - at) * sizeof(Place));
+    chunk->gaps[at] = gap;
+    chunk->n++;
+    chunk->longest = later(chunk->longest, length);
+    chunk->latest = later(chunk->latest, gap.end);
+    if (chunk->n <= MOST_IN_CHUNK) return;
+    index->chunks = grown(c, index->chunks, &index->room, index->n + 1, sizeof(Chunk));
+    Place *gaps = malloc((MOST_IN_CHUNK + 1) * sizeof(Place));
+    if (c->is_broken || !gaps) { c->is_broken = 1; free(gaps); chunk->n--; return; }
+    chunk = &index->chunks[number];
+    memmove(&index->chunks[number + 2], &index->chunks[number + 1], (size_t)(index->n - number - 1) * sizeof(Chunk));
+    i32 half = chunk->n / 2;
+    memcpy(gaps, &chunk->gaps[half], (size_t)(chunk->n - half) * sizeof(Place));
+    index->chunks[number + 1] = (Chunk){gaps, chunk->n - half, chunk->longest, chunk->latest};
+    chunk->n = half;
+    index->n++;
+}
+
+static void index_remove(Index *index, Place gap) {
+    i32 number = chunks_up_to(index, &gap) - 1;
+    Chunk *chunk = &index->chunks[number];
+    i32 at = place_in(chunk, &gap);
+    chunk->n--;
+    memmove(&chunk->gaps[at], &chunk->gaps[at + 1], (size_t)(chunk->n - at) * sizeof(Place));
+    if (chunk->n) return;
+    free(chunk->gaps);
+    index->n--;
+    memmove(&index->chunks[number], &index->chunks[number + 1], (size_t)(index->n - number) * sizeof(Chunk));
+}
+
+static void tighten(const Calendar *c, Chunk *chunk) {
+    chunk->longest = chunk->latest = INT64_MIN;
+    for (i32 i = 0; i < chunk->n; i++) {
+        chunk->longest = later(chunk->longest, chunk->gaps[i].end - later(chunk->gaps[i].start, c->now));
+        chunk->latest = later(chunk->latest, chunk->gaps[i].end);
+    }
+}
+
+/* ---- making one */
+
+i32 calendar_version(void) { return 1; }
+
+void calendar_free(Calendar *c) {
+    if (!c) return;
+    for (i32 h = 0; h < c->host_count; h++) {
+        const Kind *kind = &c->kinds[c->hosts[h].kind];
+        for (i32 s = 0; s < kind->sets; s++) free(c->hosts[h].gaps[s].at);
+        for (i32 g = 0; g < kind->gpus; g++) free(c->hosts[h].lines[g].at);
+        free(c->hosts[h].gaps);
+        free(c->hosts[h].lines);
+    }
+    for (i32 s = 0; s < c->shape_count; s++) {
+        for (i32 h = 0; h < c->shapes[s].n; h++) {
+            free(c->shapes[s].hosts[h].starts);
+            free(c->shapes[s].hosts[h].ends);
+            free(c->shapes[s].hosts[h].parks);
+        }
+        free(c->shapes[s].hosts);
+    }
+    for (i32 s = 0; s <= MOST_GPUS; s++) {
+        for (i32 n = 0; n < c->by_size[s].n; n++) free(c->by_size[s].chunks[n].gaps);
+        free(c->by_size[s].chunks);
+    }
+    free(c->kinds);
+    free(c->hosts);
+    free(c->shapes);
+    free(c->bookings);
+    free(c->stamp);
+    free(c);
+}
+
+Calendar *calendar_new(i64 now) {
+    Calendar *c = calloc(1, sizeof(Calendar));
+    if (c) c->now = now;
+    return c;
+}
+
+i32 calendar_add_kind(Calendar *c, const u64 *masks, i32 sets) {
+    Kind *kinds = realloc(c->kinds, (size_t)(c->kind_count + 1) * sizeof(Kind));
+    if (!kinds) return NO_MEMORY;
+    c->kinds = kinds;
+    Kind *kind = &kinds[c->kind_count];
+    memset(kind, 0, sizeof(Kind));
+    kind->sets = sets;
+    for (i32 s = 0; s < sets; s++) {
+        kind->masks[s] = masks[s];
+        for (i32 g = 0; g < MOST_GPUS; g++)
+            if (masks[s] >> g & 1) { kind->sizes[s]++; if (g >= kind->gpus) kind->gpus = g + 1; }
+    }
+    for (i32 s = 0; s < sets; s++) {
+        for (i32 o = 0; o < sets; o++) {
+            if (!(masks[s] & masks[o])) continue;
+            kind->conflicts[s][kind->conflict_count[s]++] = o;
+            if (kind->sizes[o] <= kind->sizes[s]) continue;
+            i32 at = kind->around_count[s]++;
+            for (; at > 0 && kind->sizes[kind->around[s][at - 1]] > kind->sizes[o]; at--)
+                kind->around[s][at] = kind->around[s][at - 1];
+            kind->around[s][at] = o;
+        }
+    }
+    return c->kind_count++;
+}
+
+i32 calendar_add_host(Calendar *c, i32 kind, i32 label) {
+    Host *hosts = realloc(c->hosts, (size_t)(c->host_count + 1) * sizeof(Host));
+    if (!hosts) return NO_MEMORY;
+    c->hosts = hosts;
+    Host *host = &hosts[c->host_count];
+    memset(host, 0, sizeof(Host));
+    host->kind = kind;
+    host->label = label;
+    host->gaps = calloc((size_t)c->kinds[kind].sets, sizeof(Gaps));
+    host->lines = calloc((size_t)c->kinds[kind].gpus, sizeof(Line));
+    if (!host->gaps || !host->lines) { free(host->gaps); free(host->lines); return NO_MEMORY; }
+    i32 number = c->host_count++;
+    for (i32 s = 0; s < c->kinds[kind].sets; s++) {
+        Gaps *gaps = &host->gaps[s];
+        gaps->at = grown(c, gaps->at, &gaps->room, 1, sizeof(Stretch));
+        if (c->is_broken) return NO_MEMORY;
+        gaps->at[0] = (Stretch){BEGUN, FOREVER};
+        gaps->n = 1;
+        index_add(c, &c->by_size[c->kinds[kind].sizes[s]], (Place){BEGUN, FOREVER, number, s});
+    }
+    return c->is_broken ? NO_MEMORY : number;
+}
+
+void calendar_set_silent(Calendar *c, i32 host, i32 silent) { c->hosts[host].silent = silent; }
+
+void calendar_set_begin(Calendar *c, i32 host, i32 set, i64 at) { c->hosts[host].begin[set] = at; }
+
+i32 calendar_add_shape(Calendar *c) {
+    Shape *shapes = realloc(c->shapes, (size_t)(c->shape_count + 1) * sizeof(Shape));
+    if (!shapes) return NO_MEMORY;
+    c->shapes = shapes;
+    shapes[c->shape_count] = (Shape){NULL, 0};
+    return c->shape_count++;
+}
+
+i32 calendar_set_stretches(
+    Calendar *c, i32 shape, i32 host, const i64 *starts, const i64 *ends, const i32 *parks, i32 n
+) {
+    Shape *mine = &c->shapes[shape];
+    if (host >= mine->n) {
+        Stretches *hosts = realloc(mine->hosts, (size_t)(host + 1) * sizeof(Stretches));
+        if (!hosts) return NO_MEMORY;
+        memset(&hosts[mine->n], 0, (size_t)(host + 1 - mine->n) * sizeof(Stretches));
+        mine->hosts = hosts;
+        mine->n = host + 1;
+    }
+    Stretches *old = &mine->hosts[host];
+    size_t count = n ? (size_t)n : 1;
+    Stretches new = {malloc(count * sizeof(i64)), malloc(count * sizeof(i64)), malloc(count * sizeof(i32)), n};
+    if (!new.starts || !new.ends || !new.parks) {
+        free(new.starts); free(new.ends); free(new.parks);
+        return NO_MEMORY;
+    }
+    memcpy(new.starts, starts, (size_t)n * sizeof(i64));
+    memcpy(new.ends, ends, (size_t)n * sizeof(i64));
+    memcpy(new.parks, parks, (size_t)n * sizeof(i32));
+    free(old->starts); free(old->ends); free(old->parks);
+    *old = new;
+    return 0;
+}
+
+/* ---- searching in one line */
+
+static i32 ends_after(const Stretch *at, i32 n, i64 instant) { /* the first that ends after an instant */
+    i32 low = 0, high = n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (at[middle].end > instant) high = middle; else low = middle + 1;
+    }
+    return low;
+}
+
+static i32 ends_from(const Stretch *at, i32 n, i64 instant) { /* the first that ends at an instant or after it */
+    return ends_after(at, n, instant - 1);
+}
+
+static i32 busy_after(const Line *line, i64 instant) {
+    i32 low = 0, high = line->n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (line->at[middle].end > instant) high = middle; else low = middle + 1;
+    }
+    return low;
+}
+
+static i32 begins_from(const Line *line, i64 instant) {
+    i32 low = 0, high = line->n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (line->at[middle].start >= instant) high = middle; else low = middle + 1;
+    }
+    return low;
+}
+
+static Index *index_of(Calendar *c, const Kind *kind, i32 set) { return &c->by_size[kind->sizes[set]]; }
+
+/* Put `n` gaps in the place of those numbered `first` to `last` of one set. */
+static void splice(Calendar *c, Gaps *gaps, i32 first, i32 last, const Stretch *pieces, i32 n) {
+    i32 total = gaps->n - (last - first) + n;
+    gaps->at = grown(c, gaps->at, &gaps->room, total, sizeof(Stretch));
+    if (c->is_broken) return;
+    memmove(&gaps->at[first + n], &gaps->at[last], (size_t)(gaps->n - last) * sizeof(Stretch));
+    memcpy(&gaps->at[first], pieces, (size_t)n * sizeof(Stretch));
+    gaps->n = total;
+}
+
+/* ---- time */
+
+i32 calendar_advance(Calendar *c, i64 now) {
+    c->now = now;
+    for (i32 size = 0; size <= MOST_GPUS; size++) {
+        Index *index = &c->by_size[size];
+        for (;;) {
+            Place zero = {0, 0, -1, -1}, found = {0, 0, 0, 0};
+            int is_found = 0;
+            i32 number = chunks_up_to(index, &zero) - 1;
+            if (number < 0) number = 0;
+            for (; !is_found && number < index->n && index->chunks[number].gaps[0].start <= now; number++) {
+                Chunk *chunk = &index->chunks[number];
+                i32 at = place_in(chunk, &zero);
+                if (at < chunk->n && chunk->gaps[at].start <= now) { found = chunk->gaps[at]; is_found = 1; }
+            }
+            if (!is_found) break;
+            Host *host = &c->hosts[found.host];
+            Gaps *gaps = &host->gaps[found.set];
+            i32 at = 0;
+            while (gaps->at[at].start != found.start) {
+                index_remove(index, (Place){gaps->at[at].start, gaps->at[at].end, found.host, found.set});
+                at++;
+            }
+            index_remove(index, found);
+            if (found.end > now) {
+                gaps->at[at].start = BEGUN;
+                index_add(c, index, (Place){BEGUN, found.end, found.host, found.set});
+            } else at++;
+            splice(c, gaps, 0, at, NULL, 0);
+            if (c->is_broken) return NO_MEMORY;
+        }
+    }
+    return 0;
+}
+
+/* ---- booking */
+
+i32 calendar_is_free(const Calendar *c, i32 host, i32 set, i64 start, i64 end) {
+    if (end <= c->now) return 1;
+    const Gaps *gaps = &c->hosts[host].gaps[set];
+    start = later(start, c->now);
+    i32 at = ends_after(gaps->at, gaps->n, start);
+    return at < gaps->n && gaps->at[at].start <= start && gaps->at[at].end >= end;
+}
+
+i64 calendar_free_until(const Calendar *c, i32 host, i32 set, i64 from) {
+    const Gaps *gaps = &c->hosts[host].gaps[set];
+    i32 at = ends_after(gaps->at, gaps->n, from);
+    return at < gaps->n && gaps->at[at].start <= from ? gaps->at[at].end : from;
+}
+
+static void take(Calendar *c, i32 key, const Place *place) {
+    Host *host = &c->hosts[place->host];
+    const Kind *kind = &c->kinds[host->kind];
+    i64 start = place->start, end = place->end, now = c->now;
+    if (end <= now) return;
+    for (i32 g = 0; g < kind->gpus; g++) {
+        if (!(kind->masks[place->set] >> g & 1)) continue;
+        Line *line = &host->lines[g];
+        line->at = grown(c, line->at, &line->room, line->n + 1, sizeof(Busy));
+        if (c->is_broken) return;
+        i32 at = begins_from(line, start);
+        memmove(&line->at[at + 1], &line->at[at], (size_t)(line->n - at) * sizeof(Busy));
+        line->at[at] = (Busy){start, end, key};
+        line->n++;
+    }
+    i64 from = later(start, now);
+    for (i32 n = 0; n < kind->conflict_count[place->set]; n++) {
+        i32 other = kind->conflicts[place->set][n];
+        Gaps *gaps = &host->gaps[other];
+        Index *index = index_of(c, kind, other);
+        i32 first = ends_after(gaps->at, gaps->n, from), at = first, count = 0;
+        Stretch pieces[2];
+        while (at < gaps->n && gaps->at[at].start < end) {
+            Stretch gap = gaps->at[at];
+            index_remove(index, (Place){gap.start, gap.end, place->host, other});
+            if (gap.start < from && start > now) pieces[count++] = (Stretch){gap.start, from};
+            if (gap.end > end) pieces[count++] = (Stretch){end, gap.end};
+            at++;
+        }
+        splice(c, gaps, first, at, pieces, count);
+        for (i32 i = 0; i < count; i++)
+            index_add(c, index, (Place){pieces[i].start, pieces[i].end, place->host, other});
+    }
+}
+
+static void forget(Calendar *c, i32 key, const Place *place) {
+    Host *host = &c->hosts[place->host];
+    const Kind *kind = &c->kinds[host->kind];
+    for (i32 g = 0; g < kind->gpus; g++) {
+        if (!(kind->masks[place->set] >> g & 1)) continue;
+        Line *line = &host->lines[g];
+        i32 at = begins_from(line, place->start);
+        if (at >= line->n || line->at[at].key != key) continue;
+        line->n--;
+        memmove(&line->at[at], &line->at[at + 1], (size_t)(line->n - at) * sizeof(Busy));
+    }
+}
+
+/* Enter a free piece of a set, joined with the gaps that it touches. */
+static void add_piece(Calendar *c, i32 number, i32 other, Stretch piece) {
+    Host *host = &c->hosts[number];
+    Gaps *gaps = &host->gaps[other];
+    Index *index = index_of(c, &c->kinds[host->kind], other);
+    i64 now = c->now;
+    /* What ended by now is over: it goes as soon as its set is touched. */
+    i32 at = piece.start > now ? ends_from(gaps->at, gaps->n, piece.start) : 0, last = at;
+    Stretch new = {piece.start <= now ? BEGUN : piece.start, piece.end};
+    if (at < gaps->n && gaps->at[at].end == piece.start && piece.start > now) {
+        new.start = gaps->at[at].start;
+        index_remove(index, (Place){gaps->at[at].start, gaps->at[at].end, number, other});
+        last = at + 1;
+    }
+    while (last < gaps->n && gaps->at[last].end <= now) {
+        index_remove(index, (Place){gaps->at[last].start, gaps->at[last].end, number, other});
+        last++;
+    }
+    if (last < gaps->n && gaps->at[last].start == piece.end) {
+        index_remove(index, (Place){gaps->at[last].start, gaps->at[last].end, number, other});
+        new.end = gaps->at[last].end;
+        last++;
+    }
+    splice(c, gaps, at, last, &new, 1);
+    index_add(c, index, (Place){new.start, new.end, number, other});
+}
+
+static void give(Calendar *c, i32 key, const Place *place) {
+    Host *host = &c->hosts[place->host];
+    const Kind *kind = &c->kinds[host->kind];
+    i64 end = place->end, from = later(place->start, c->now);
+    forget(c, key, place);
+    if (end <= c->now) return;
+    u64 mine = kind->masks[place->set];
+    for (i32 n = 0; n < kind->conflict_count[place->set]; n++) {
+        i32 other = kind->conflicts[place->set][n];
+        u64 rest = kind->masks[other] & ~mine;
+        i64 cursor = from;
+        if (rest) {
+            /* Sweep the lines of the other GPUs at once: whoever begins first comes next. */
+            i32 at[MOST_GPUS], gpus[MOST_GPUS], count = 0;
+            for (i32 g = 0; g < kind->gpus; g++)
+                if (rest >> g & 1) { at[count] = busy_after(&host->lines[g], from); gpus[count++] = g; }
+            for (;;) {
+                i32 next = -1;
+                i64 starts = end;
+                for (i32 i = 0; i < count; i++) {
+                    const Line *line = &host->lines[gpus[i]];
+                    if (at[i] < line->n && line->at[at[i]].start < starts) { starts = line->at[at[i]].start; next = i; }
+                }
+                if (next < 0) break;
+                i64 ends = host->lines[gpus[next]].at[at[next]].end;
+                at[next]++;
+                if (starts > cursor) add_piece(c, place->host, other, (Stretch){cursor, starts});
+                cursor = later(cursor, ends);
+            }
+        }
+        if (cursor < end) add_piece(c, place->host, other, (Stretch){cursor, end});
+    }
+}
+
+i32 calendar_book(Calendar *c, i32 key, const Place *place, const Fit *fit, i64 due) {
+    if (c->is_broken) return NO_MEMORY;
+    if (key < c->room && c->bookings[key].used) return TAKEN;
+    if (!calendar_is_free(c, place->host, place->set, place->start, place->end)) return BUSY;
+    i32 was = c->room;
+    c->bookings = grown(c, c->bookings, &c->room, key + 1, sizeof(Booking));
+    if (c->is_broken) return NO_MEMORY;
+    if (c->room > was) memset(&c->bookings[was], 0, (size_t)(c->room - was) * sizeof(Booking));
+    c->bookings[key] = (Booking){*place, *fit, due, 1};
+    c->count++;
+    take(c, key, place);
+    return c->is_broken ? NO_MEMORY : 0;
+}
+
+i32 calendar_free_key(Calendar *c, i32 key) {
+    if (c->is_broken) return NO_MEMORY;
+    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    c->bookings[key].used = 0;
+    c->count--;
+    Place place = c->bookings[key].place;
+    give(c, key, &place);
+    return c->is_broken ? NO_MEMORY : 0;
+}
+
+i32 calendar_booking(const Calendar *c, i32 key, Place *place, Fit *fit, i64 *due) {
+    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    *place = c->bookings[key].place;
+    *fit = c->bookings[key].fit;
+    *due = c->bookings[key].due;
+    return 0;
+}
+
+i32 calendar_set_due(Calendar *c, i32 key, i64 due) {
+    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    c->bookings[key].due = due;
+    return 0;
+}
+
+i32 calendar_count(const Calendar *c) { return c->count; }
+
+i32 calendar_end_at(Calendar *c, i32 key, i64 end) {
+    if (c->is_broken) return NO_MEMORY;
+    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    Place place = c->bookings[key].place;
+    if (end > place.end && !calendar_is_free(c, place.host, place.set, place.end, end)) return BUSY;
+    give(c, key, &place);
+    c->bookings[key].place.end = end;
+    place.end = end;
+    take(c, key, &place);
+    return c->is_broken ? NO_MEMORY : 0;
+}
+
+/* ---- asking */
+
+static int may_use(const Host *host, const Fit *fit) {
+    return (fit->label < 0 || host->label == fit->label) && (!host->silent || fit->silent);
+}
+
+static i32 level(const Calendar *c, i32 number, i32 set, i64 at) {
+    const Host *host = &c->hosts[number];
+    const Kind *kind = &c->kinds[host->kind];
+    for (i32 n = 0; n < kind->around_count[set]; n++) {
+        const Gaps *gaps = &host->gaps[kind->around[set][n]];
+        i32 found = ends_after(gaps->at, gaps->n, at);
+        if (found == gaps->n || gaps->at[found].start > at) return n;
+    }
+    return kind->around_count[set];
+}
+
+static const Stretches *stretches_of(const Calendar *c, i32 shape, i32 host) {
+    const Shape *mine = &c->shapes[shape];
+    return host < mine->n && mine->hosts[host].starts ? &mine->hosts[host] : NULL;
+}
+
+static i32 first_ending_after(const i64 *ends, i32 n, i64 instant) {
+    i32 low = 0, high = n;
+    while (low < high) {
+        i32 middle = (low + high) / 2;
+        if (ends[middle] > instant) high = middle; else low = middle + 1;
+    }
+    return low;
+}
+
+static int fit_in(
+    const Calendar *c, i32 host, i64 begin_at, i64 start, i64 gap_end, const Fit *fit, i64 before_at, i64 *at, i64 *until
+) {
+    start = later(start, begin_at);
+    if (fit->shape < 0) {
+        *at = start;
+        *until = start + fit->whole;
+        return *until <= gap_end && start <= before_at;
+    }
+    const Stretches *s = stretches_of(c, fit->shape, host);
+    if (!s) return 0;
+    for (i32 n = first_ending_after(s->ends, s->n, start); n < s->n && s->starts[n] < gap_end; n++) {
+        i64 begin = later(start, s->starts[n]);
+        if (begin > before_at) return 0;
+        *at = begin;
+        *until = begin + fit->whole;
+        if (*until <= sooner(gap_end, s->ends[n])) return 1;
+        *until = s->ends[n];
+        if (s->parks[n] && s->ends[n] <= gap_end && begin + fit->shortest <= s->ends[n]) return 1;
+    }
+    return 0;
+}
+
+i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place *best) {
+    if (fit->size < 0 || fit->size > MOST_GPUS) return NO_PLACE;
+    Index *index = &c->by_size[fit->size];
+    from = later(from, c->now);
+    int has_best = 0;
+    i64 best_at = latest_at + 1;
+    i32 best_level = 0, tied = 0;
+    for (i32 number = 0; number < index->n; number++) {
+        Chunk *chunk = &index->chunks[number];
+        if (chunk->gaps[0].start >= best_at && chunk->gaps[0].start > from) break;
+        if (chunk->longest < fit->shortest || chunk->latest < from + fit->shortest) continue;
+        int fitted = 0;
+        for (i32 n = 0; n < chunk->n; n++) {
+            const Place *gap = &chunk->gaps[n];
+            if (gap->start >= best_at && gap->start > from) break;
+            i64 start = later(gap->start, from), at, until;
+            if (gap->end - start < fit->shortest) continue;
+            fitted = 1;
+            const Host *host = &c->hosts[gap->host];
+            if (!may_use(host, fit)) continue;
+            if (!fit_in(c, gap->host, host->begin[gap->set], start, gap->end, fit, best_at, &at, &until)) continue;
+            if (at < best_at) {
+                *best = (Place){at, until, gap->host, gap->set};
+                best_at = at;
+                has_best = 1;
+                tied = 1;
+                best_level = level(c, gap->host, gap->set, at);
+            } else if (tied < MOST_TIED) {
+                tied++;
+                i32 mine = level(c, gap->host, gap->set, at);
+                if (mine < best_level) { *best = (Place){at, until, gap->host, gap->set}; best_level = mine; }
+            }
+            if (has_best && best_at == from && (best_level == 0 || tied >= MOST_TIED)) return 0;
+        }
+        if (!fitted) tighten(c, chunk);
+    }
+    return has_best ? 0 : NO_PLACE;
+}
+
+static i64 fit_late(const Calendar *c, i32 host, i64 low, i64 start, const Fit *fit) {
+    if (start < low) return -1;
+    if (fit->shape < 0) return start;
+    const Stretches *s = stretches_of(c, fit->shape, host);
+    if (!s) return -1;
+    for (i32 n = first_ending_after(s->starts, s->n, start) - 1; n >= 0 && s->ends[n] > low; n--) {
+        i64 late = sooner(start, s->ends[n] - fit->whole);
+        if (late >= later(low, s->starts[n])) return late;
+    }
+    return -1;
+}
+
+i32 calendar_latest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place *best) {
+    from = later(from, c->now);
+    if (fit->size < 0 || fit->size > MOST_GPUS || latest_at < from) return NO_PLACE;
+    Index *index = &c->by_size[fit->size];
+    i64 whole = fit->whole, best_at = from - 1, now = c->now;
+    int has_best = 0;
+    Place probe = {latest_at, 0, INT32_MAX, INT32_MAX};
+    for (i32 number = chunks_up_to(index, &probe) - 1; number >= 0; number--) {
+        Chunk *chunk = &index->chunks[number];
+        if (chunk->latest - whole <= best_at || chunk->longest < whole) continue;
+        int fitted = 0;
+        for (i32 n = chunk->n - 1; n >= 0; n--) {
+            const Place *gap = &chunk->gaps[n];
+            if (gap->start > latest_at) { fitted = 1; continue; }
+            i64 start = sooner(latest_at, gap->end - whole), low = later(gap->start, from);
+            if (gap->end - whole >= now && gap->end - later(gap->start, now) >= whole) fitted = 1;
+            if (start < low || start <= best_at) continue;
+            const Host *host = &c->hosts[gap->host];
+            if (!may_use(host, fit)) continue;
+            i64 found = fit_late(c, gap->host, later(low, host->begin[gap->set]), start, fit);
+            if (found <= best_at) continue;
+            *best = (Place){found, found + whole, gap->host, gap->set};
+            best_at = found;
+            has_best = 1;
+            if (found == latest_at) return 0;
+        }
+        if (!fitted) tighten(c, chunk);
+    }
+    return has_best ? 0 : NO_PLACE;
+}
+
+static int smaller_first(const void *a, const void *b) {
+    i32 x = *(const i32 *)a, y = *(const i32 *)b;
+    return (x > y) - (x < y);
+}
+
+/* The bookings on any GPU of a set in a span, by number; up to `most` of them, then `most + 1` is returned. */
+i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *keys, i32 most) {
+    const Host *host = &c->hosts[number];
+    const Kind *kind = &c->kinds[host->kind];
+    if (c->stamp_room < c->room) {
+        i32 was = c->stamp_room;
+        c->stamp = grown(c, c->stamp, &c->stamp_room, c->room, sizeof(i32));
+        if (c->is_broken) return NO_MEMORY;
+        memset(&c->stamp[was], 0, (size_t)(c->stamp_room - was) * sizeof(i32));
+    }
+    i32 stamp = ++c->stamp_now, count = 0;
+    for (i32 g = 0; g < kind->gpus; g++) {
+        if (!(kind->masks[set] >> g & 1)) continue;
+        const Line *line = &host->lines[g];
+        for (i32 at = busy_after(line, start); at < line->n && line->at[at].start < end; at++) {
+            i32 key = line->at[at].key;
+            if (c->stamp[key] == stamp) continue;
+            c->stamp[key] = stamp;
+            if (count == most) return most + 1;
+            keys[count++] = key;
+        }
+    }
+    qsort(keys, (size_t)count, sizeof(i32), smaller_first);
+    return count;
+}
+
+/* ---- the plan that keeps every promise */
+
+i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
+    i32 count = 0;
+    for (i32 i = 0; i < n; i++) {
+        Booking booking = c->bookings[keys[i]];
+        if (calendar_free_key(c, keys[i])) return NO_MEMORY;
+        Place place;
+        int is_found = !calendar_earliest(c, &booking.fit, c->now, booking.place.start - 1, &place)
+            && place.end - place.start == booking.fit.whole;
+        if (is_found) moved[count++] = keys[i];
+        if (calendar_book(c, keys[i], is_found ? &place : &booking.place, &booking.fit, booking.due)) return NO_MEMORY;
+    }
+    return count;
+}
+
+i32 calendar_relax(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
+    i32 count = 0;
+    for (i32 i = 0; i < n; i++) {
+        Booking booking = c->bookings[keys[i]];
+        if (calendar_free_key(c, keys[i])) return NO_MEMORY;
+        Place place;
+        int is_found = !calendar_latest(c, &booking.fit, booking.place.start + 1, booking.due, &place);
+        if (is_found) moved[count++] = keys[i];
+        if (calendar_book(c, keys[i], is_found ? &place : &booking.place, &booking.fit, booking.due)) return NO_MEMORY;
+    }
+    return count;
+}
+
+typedef struct { i64 weight; Place place; i32 keys[MOST_DISPLACED]; i32 n; } Option;
+
+/* Move others out of the way of a booking that was taken out, to where their promises allow; or leave all as it is. */
+static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *option, i32 *moved) {
+    Booking taken[MOST_DISPLACED];
+    i32 order[MOST_DISPLACED], n = option->n, done = 0;
+    for (i32 i = 0; i < n; i++) {
+        i32 other = option->keys[i], at = i;
+        Booking booking = c->bookings[other];
+        if (calendar_free_key(c, other)) return NO_MEMORY;
+        for (; at > 0; at--) {
+            const Booking *b = &taken[at - 1];
+            if (b->due != booking.due ? b->due < booking.due : b->fit.size >= booking.fit.size) break;
+            taken[at] = taken[at - 1];
+            order[at] = order[at - 1];
+        }
+        taken[at] = booking;
+        order[at] = other;
+    }
+    if (calendar_book(c, key, &option->place, &mine->fit, mine->due)) return NO_MEMORY;
+    for (; done < n; done++) {
+        Place late;
+        if (calendar_latest(c, &taken[done].fit, c->now, taken[done].due, &late)) break;
+        if (calendar_book(c, order[done], &late, &taken[done].fit, taken[done].due)) return NO_MEMORY;
+        moved[done + 1] = order[done];
+    }
+    moved[0] = key;
+    if (done == n) return n + 1;
+    for (i32 i = 0; i < done; i++) if (calendar_free_key(c, order[i])) return NO_MEMORY;
+    if (calendar_free_key(c, key)) return NO_MEMORY;
+    for (i32 i = 0; i < n; i++)
+        if (calendar_book(c, order[i], &taken[i].place, &taken[i].fit, taken[i].due)) return NO_MEMORY;
+    return 0;
+}
+
+/* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved. */
+i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
+    if (most > MOST_DISPLACED) most = MOST_DISPLACED;
+    Booking mine = c->bookings[key];
+    if (calendar_free_key(c, key)) return NO_MEMORY;
+    const Fit *fit = &mine.fit;
+    i64 now = c->now;
+    Place place;
+    if (!calendar_earliest(c, fit, now, now, &place) && place.end - place.start == fit->whole) {
+        moved[0] = key;
+        return calendar_book(c, key, &place, fit, mine.due) ? NO_MEMORY : 1;
+    }
+    Option options[MOST_TRIES + 1];
+    i32 option_count = 0, seen = 0;
+    Index *index = &c->by_size[fit->size];
+    for (i32 number = 0; number < index->n; number++) {
+        Chunk *chunk = &index->chunks[number];
+        for (i32 n = 0; n < chunk->n; n++) {
+            const Place *gap = &chunk->gaps[n];
+            if (gap->start != BEGUN || seen == MOST_FREE) goto ranked;
+            if (gap->end <= now) continue;
+            seen++;
+            const Host *host = &c->hosts[gap->host];
+            if (!may_use(host, fit) || host->begin[gap->set] > now) continue;
+            i64 at, until;
+            if (!fit_in(c, gap->host, 0, now, FOREVER, fit, now, &at, &until) || at != now || until != now + fit->whole)
+                continue;
+            Option option = {0, {now, now + fit->whole, gap->host, gap->set}, {0}, 0};
+            option.n = calendar_conflicts(c, gap->host, gap->set, now, now + fit->whole, option.keys, most);
+            if (option.n < 0) return NO_MEMORY;
+            if (option.n > most) continue;
+            int may = 1;
+            for (i32 i = 0; i < option.n && may; i++) {
+                const Booking *b = &c->bookings[option.keys[i]];
+                may = b->due >= b->place.start && b->fit.size <= widest;
+                option.weight += (i64)b->fit.size * b->fit.whole;
+            }
+            if (!may) continue;
+            i32 slot = option_count;
+            while (slot > 0 && options[slot - 1].weight > option.weight) { options[slot] = options[slot - 1]; slot--; }
+            options[slot] = option;
+            if (option_count < MOST_TRIES) option_count++;
+        }
+    }
+ranked:
+    for (i32 i = 0; i < option_count; i++) {
+        i32 count = displace(c, key, &mine, &options[i], moved);
+        if (count) return count;
+    }
+    return calendar_book(c, key, &mine.place, fit, mine.due) ? NO_MEMORY : 0;
+}

@@ -1,0 +1,618 @@
+"""The calendar in Python: bookings of one set of GPUs for a span, and an index of all free gaps.
+
+For each size there is one index of all maximal free gaps of all sets of that size, on all hosts, in order of their
+start. The earliest fit is the first gap in it that is long enough, so its cost does not grow with the number of hosts.
+Gaps lie in chunks; each chunk has an upper bound of how long its gaps are and how late they end, which is tightened
+only when a scan found nothing. A booking changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned
+blocks of 16 GPUs), a few microseconds each.
+
+Everything is clipped at `now`: a gap that has begun starts at `BEGUN`, so what lies behind plays no part, and equal
+bookings give equal answers, however they came to be. `compiled` is the same in C; both give the same results, which
+tests hold them to. Instants are whole seconds.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scheduler.core.calendar.kinds import Kind
+from scheduler.core.errors import BrokenInvariant
+from scheduler.core.spans import FOREVER, Instant
+
+BEGUN = -1
+"""The start of what has begun."""
+
+FIXED = -1
+"""The due instant of a booking that is never moved."""
+
+MOST_IN_CHUNK = 128
+
+MOST_TIED = 64
+"""So many gaps of one earliest start are looked at for the one that breaks up least."""
+
+MOST_FREE = 64
+"""So many blocks that are free now are looked at for one that a booking could start on by displacing others."""
+
+MOST_TRIES = 4
+"""On so many of them it is tried."""
+
+MOST_DISPLACED = 8
+"""So many bookings are placed anew for one that starts early."""
+
+
+class Place(NamedTuple):
+    """Where and when something is booked, or could be."""
+
+    start_at: Instant
+    end_at: Instant
+    host: int
+    set: int
+
+
+class Fit(NamedTuple):
+    """What is looked for."""
+
+    size: int
+    whole_s: int
+    """How long it is booked for in one piece."""
+    shortest_s: int
+    """The shortest piece that ends at an edge where it may be parked; `whole_s` where it may not."""
+    shape: int = -1
+    """The number of the stretches of time that it may run in; -1: always."""
+    label: int = -1
+    """Only on hosts with this label; -1: on any."""
+    may_be_silent: bool = False
+    """Also on hosts that do not answer."""
+
+
+class Booking(NamedTuple):
+    """A booking: its place, and how it may be moved."""
+
+    place: Place
+    fit: Fit
+    due_at: Instant
+    """The latest start that its promise allows; FIXED: never moved."""
+
+
+class _Gaps:
+    """The gaps of all sets of one size, as (start, host, set, end), in that order."""
+
+    __slots__ = ("chunks", "firsts", "latest", "longest")
+
+    def __init__(self) -> None:
+        self.chunks: list[list[tuple[int, int, int, int]]] = []
+        self.firsts: list[tuple[int, int, int, int]] = []
+        self.longest: list[int] = []
+        self.latest: list[int] = []
+
+    def add(self, gap: tuple[int, int, int, int], now: Instant) -> None:
+        length_s = gap[3] - max(gap[0], now)
+        if not self.chunks:
+            self.chunks.append([gap])
+            self.firsts.append(gap)
+            self.longest.append(length_s)
+            self.latest.append(gap[3])
+            return
+        number = max(bisect_right(self.firsts, gap) - 1, 0)
+        chunk = self.chunks[number]
+        at = bisect_left(chunk, gap)
+        chunk.insert(at, gap)
+        if at == 0:
+            self.firsts[number] = gap
+        self.longest[number] = max(self.longest[number], length_s)
+        self.latest[number] = max(self.latest[number], gap[3])
+        if len(chunk) > MOST_IN_CHUNK:
+            half = len(chunk) // 2
+            self.chunks[number : number + 1] = [chunk[:half], chunk[half:]]
+            self.firsts.insert(number + 1, chunk[half])
+            self.longest.insert(number, self.longest[number])
+            self.latest.insert(number, self.latest[number])
+
+    def remove(self, gap: tuple[int, int, int, int]) -> None:
+        number = bisect_right(self.firsts, gap) - 1
+        chunk = self.chunks[number]
+        at = bisect_left(chunk, gap)
+        del chunk[at]
+        if not chunk:
+            del self.chunks[number], self.firsts[number], self.longest[number], self.latest[number]
+        elif at == 0:
+            self.firsts[number] = chunk[0]
+
+    def tighten(self, number: int, now: Instant) -> None:
+        chunk = self.chunks[number]
+        self.longest[number] = max(end - (start if start > now else now) for start, _, _, end in chunk)
+        self.latest[number] = max(gap[3] for gap in chunk)
+
+
+class _Host:
+    """What is booked on one host."""
+
+    __slots__ = ("begin", "ends", "gap_ends", "gap_starts", "is_silent", "keys", "kind", "label", "starts")
+
+    def __init__(self, kind: Kind, label: int) -> None:
+        sets, gpus = range(len(kind.masks)), range(kind.gpu_count)
+        self.kind = kind
+        self.label = label
+        self.is_silent = False
+        self.begin: list[Instant] = [0 for _ in sets]
+        """From when on each set may be booked; FOREVER: not at all."""
+        self.gap_starts: list[list[Instant]] = [[BEGUN] for _ in sets]
+        self.gap_ends: list[list[Instant]] = [[FOREVER] for _ in sets]
+        self.starts: list[list[Instant]] = [[] for _ in gpus]
+        self.ends: list[list[Instant]] = [[] for _ in gpus]
+        self.keys: list[list[int]] = [[] for _ in gpus]
+
+
+class PureCalendar:
+    """The bookings of a fleet. Bookings are numbered by the caller."""
+
+    def __init__(self, now: Instant) -> None:
+        self.now = now
+        self._hosts: list[_Host] = []
+        self._by_size: dict[int, _Gaps] = {}
+        self._bookings: dict[int, Booking] = {}
+        self._shapes: list[dict[int, tuple[list[Instant], list[Instant], list[bool]]]] = []
+
+    # ---- hosts
+
+    def add_host(self, kind: Kind, label: int = 0) -> int:
+        """Add a host with nothing on it; return its number. `label` says which storage it reaches."""
+        number = len(self._hosts)
+        self._hosts.append(_Host(kind, label))
+        for place, size in enumerate(kind.sizes):
+            self._by_size.setdefault(size, _Gaps()).add((BEGUN, number, place, FOREVER), self.now)
+        return number
+
+    def set_silent(self, host: int, *, is_silent: bool) -> None:
+        self._hosts[host].is_silent = is_silent
+
+    def set_begin(self, host: int, place: int, at: Instant) -> None:
+        """Say from when on a set may be booked: 0, an instant, or FOREVER while it may not."""
+        self._hosts[host].begin[place] = at
+
+    def add_shape(self) -> int:
+        """Return the number of a new set of stretches; hosts without any are closed to it."""
+        self._shapes.append({})
+        return len(self._shapes) - 1
+
+    def set_stretches(self, shape: int, host: int, stretches: Sequence[tuple[Instant, Instant, bool]]) -> None:
+        """Give a shape its stretches on a host, in order: start, end, and whether it may be parked at the end."""
+        self._shapes[shape][host] = (
+            [start for start, _, _ in stretches],
+            [end for _, end, _ in stretches],
+            [may_park for _, _, may_park in stretches],
+        )
+
+    # ---- time
+
+    def advance(self, now: Instant) -> None:
+        """Move on to an instant; what has ended by then has to have been freed, or plays no part any more."""
+        if now < self.now:
+            raise BrokenInvariant(f"the calendar cannot go back from {self.now} to {now}")
+        self.now = now
+        for gaps in self._by_size.values():
+            begun = []
+            number = max(bisect_right(gaps.firsts, (0, -1, -1, -1)) - 1, 0)
+            while number < len(gaps.chunks) and gaps.firsts[number][0] <= now:
+                begun += [gap for gap in gaps.chunks[number] if BEGUN < gap[0] <= now]
+                number += 1
+            for gap in begun:
+                self._begin_gap(gaps, gap)
+
+    def _begin_gap(self, gaps: _Gaps, gap: tuple[int, int, int, int]) -> None:
+        start, host, place, end = gap
+        mine = self._hosts[host]
+        at = bisect_left(mine.gap_starts[place], start)
+        gaps.remove(gap)
+        # Whatever lies before it is over.
+        for over in range(at):
+            gaps.remove((mine.gap_starts[place][over], host, place, mine.gap_ends[place][over]))
+        if end > self.now:
+            mine.gap_starts[place][at] = BEGUN
+            gaps.add((BEGUN, host, place, end), self.now)
+        else:
+            at += 1
+        del mine.gap_starts[place][:at], mine.gap_ends[place][:at]
+
+    # ---- booking
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that there are, ascending."""
+        return tuple(sorted(self._by_size))
+
+    def booking(self, key: int) -> Booking:
+        return self._bookings[key]
+
+    def __len__(self) -> int:
+        return len(self._bookings)
+
+    def book(self, key: int, place: Place, fit: Fit, due_at: Instant = FIXED) -> None:
+        """Book a place. Raises BrokenInvariant when a GPU of it is booked then, or the key is in use."""
+        if key in self._bookings:
+            raise BrokenInvariant(f"booking {key} is booked already")
+        if not self.is_free(place.host, place.set, place.start_at, place.end_at):
+            raise BrokenInvariant(f"set {place.set} of host {place.host} is already booked in {place}")
+        self._bookings[key] = Booking(place, fit, due_at)
+        self._take(key, place)
+
+    def free(self, key: int) -> Booking:
+        """Take a booking out; return it."""
+        booking = self._bookings.pop(key)
+        self._give(key, booking.place, booking.place.start_at)
+        return booking
+
+    def set_due(self, key: int, due_at: Instant) -> None:
+        self._bookings[key] = self._bookings[key]._replace(due_at=due_at)
+
+    def end_at(self, key: int, end_at: Instant) -> None:
+        """Let a booking end at another instant, in place. Raises BrokenInvariant when somebody is in the way."""
+        booking = self._bookings[key]
+        place = booking.place
+        if not place.start_at < end_at:
+            raise BrokenInvariant(f"booking {key} of {place} cannot end at {end_at}")
+        if end_at > place.end_at and not self.is_free(place.host, place.set, place.end_at, end_at):
+            raise BrokenInvariant(f"booking {key} of {place} cannot go on to {end_at}: its set is booked")
+        self._give(key, place, place.start_at)
+        longer = place._replace(end_at=end_at)
+        self._bookings[key] = booking._replace(place=longer)
+        self._take(key, longer)
+
+    def _take(self, key: int, place: Place) -> None:
+        start, end, number, chosen = place
+        host, now = self._hosts[number], self.now
+        if end <= now:
+            return
+        for gpu in host.kind.gpus[chosen]:
+            at = bisect_left(host.starts[gpu], start)
+            host.starts[gpu].insert(at, start)
+            host.ends[gpu].insert(at, end)
+            host.keys[gpu].insert(at, key)
+        from_at = max(start, now)
+        for other in host.kind.conflicts[chosen]:
+            starts, ends = host.gap_starts[other], host.gap_ends[other]
+            gaps = self._by_size[host.kind.sizes[other]]
+            at = bisect_right(ends, from_at)
+            first = at
+            pieces: list[tuple[Instant, Instant]] = []
+            while at < len(starts) and starts[at] < end:
+                gap_start, gap_end = starts[at], ends[at]
+                gaps.remove((gap_start, number, other, gap_end))
+                if gap_start < from_at and start > now:
+                    pieces.append((gap_start, from_at))
+                if gap_end > end:
+                    pieces.append((end, gap_end))
+                at += 1
+            starts[first:at] = [piece[0] for piece in pieces]
+            ends[first:at] = [piece[1] for piece in pieces]
+            for piece_start, piece_end in pieces:
+                gaps.add((piece_start, number, other, piece_end), now)
+
+    def _give(self, key: int, place: Place, from_start: Instant) -> None:
+        _, end, number, chosen = place
+        host, now = self._hosts[number], self.now
+        if end <= now:
+            self._forget(key, place)
+            return
+        self._forget(key, place)
+        from_at = max(from_start, now)
+        mine = host.kind.masks[chosen]
+        for other in host.kind.conflicts[chosen]:
+            gaps = self._by_size[host.kind.sizes[other]]
+            starts, ends = host.gap_starts[other], host.gap_ends[other]
+            for piece_start, piece_end in self._free_pieces(host, other, mine, from_at, end):
+                # What ended by now is over: it goes as soon as its set is touched.
+                at = bisect_left(ends, piece_start) if piece_start > now else 0
+                new_start = BEGUN if piece_start <= now else piece_start
+                last = at
+                if at < len(ends) and ends[at] == piece_start and piece_start > now:
+                    new_start = starts[at]
+                    gaps.remove((starts[at], number, other, ends[at]))
+                    last = at + 1
+                while last < len(ends) and ends[last] <= now:
+                    gaps.remove((starts[last], number, other, ends[last]))
+                    last += 1
+                if last < len(starts) and starts[last] == piece_end:
+                    gaps.remove((starts[last], number, other, ends[last]))
+                    piece_end = ends[last]
+                    last += 1
+                starts[at:last] = [new_start]
+                ends[at:last] = [piece_end]
+                gaps.add((new_start, number, other, piece_end), now)
+
+    def _forget(self, key: int, place: Place) -> None:
+        """Take a booking off the lists of its GPUs, with what is over on them."""
+        host = self._hosts[place.host]
+        for gpu in host.kind.gpus[place.set]:
+            starts, ends, keys = host.starts[gpu], host.ends[gpu], host.keys[gpu]
+            at = bisect_left(starts, place.start_at)
+            if at < len(keys) and keys[at] == key:
+                del starts[at], ends[at], keys[at]
+
+    def _free_pieces(
+        self, host: _Host, chosen: int, mine: int, start: Instant, end: Instant
+    ) -> list[tuple[Instant, Instant]]:
+        """Return when a set is free in `[start, end)`, of whose GPUs those in `mine` are."""
+        if not host.kind.masks[chosen] & ~mine:
+            return [(start, end)]
+        busy = []
+        for gpu in host.kind.gpus[chosen]:
+            if mine >> gpu & 1:
+                continue
+            starts, ends = host.starts[gpu], host.ends[gpu]
+            at = bisect_right(ends, start)
+            while at < len(starts) and starts[at] < end:
+                busy.append((starts[at], ends[at]))
+                at += 1
+        if not busy:
+            return [(start, end)]
+        busy.sort()
+        pieces, cursor = [], start
+        for busy_start, busy_end in busy:
+            if busy_start > cursor:
+                pieces.append((cursor, busy_start))
+            cursor = max(cursor, busy_end)
+        if cursor < end:
+            pieces.append((cursor, end))
+        return pieces
+
+    # ---- asking
+
+    def is_free(self, host: int, place: int, start_at: Instant, end_at: Instant) -> bool:
+        """Whether nothing is booked on a set in `[start_at, end_at)`, from now on."""
+        if end_at <= self.now:
+            return True
+        mine = self._hosts[host]
+        start_at = max(start_at, self.now)
+        at = bisect_right(mine.gap_ends[place], start_at)
+        return (
+            at < len(mine.gap_ends[place])
+            and mine.gap_starts[place][at] <= start_at
+            and (mine.gap_ends[place][at] >= end_at)
+        )
+
+    def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
+        """Return until when a set is free from an instant on; that instant itself when it is not."""
+        mine = self._hosts[host]
+        at = bisect_right(mine.gap_ends[place], from_at)
+        if at < len(mine.gap_ends[place]) and mine.gap_starts[place][at] <= from_at:
+            return mine.gap_ends[place][at]
+        return from_at
+
+    def conflicts(self, host: int, place: int, start_at: Instant, end_at: Instant) -> list[int]:
+        """Return the bookings on any GPU of a set in `[start_at, end_at)`, by number."""
+        mine = self._hosts[host]
+        found: set[int] = set()
+        for gpu in mine.kind.gpus[place]:
+            ends = mine.ends[gpu]
+            at = bisect_right(ends, start_at)
+            while at < len(ends) and mine.starts[gpu][at] < end_at:
+                found.add(mine.keys[gpu][at])
+                at += 1
+        return sorted(found)
+
+    def earliest(self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER) -> Place | None:
+        """Return the earliest place that starts in `[from_at, latest_at]`; of several what breaks up least."""
+        gaps = self._by_size.get(fit.size)
+        if gaps is None:
+            return None
+        from_at = max(from_at, self.now)
+        best: Place | None = None
+        best_at, best_level, tied = latest_at + 1, 0, 0
+        for number, first in enumerate(gaps.firsts):
+            if first[0] >= best_at and first[0] > from_at:
+                break
+            if gaps.longest[number] < fit.shortest_s or gaps.latest[number] < from_at + fit.shortest_s:
+                continue
+            fitted = False
+            for gap_start, host_number, place, gap_end in gaps.chunks[number]:
+                if gap_start >= best_at and gap_start > from_at:
+                    break
+                start = gap_start if gap_start > from_at else from_at
+                if gap_end - start < fit.shortest_s:
+                    continue
+                fitted = True
+                host = self._hosts[host_number]
+                if not self._may_use(host, fit):
+                    continue
+                found = self._fit(host_number, host.begin[place], start, gap_end, fit, best_at)
+                if found is None:
+                    continue
+                start, end = found
+                if start < best_at:
+                    best, best_at, tied = Place(start, end, host_number, place), start, 1
+                    best_level = self._level(host, place, start)
+                elif tied < MOST_TIED:
+                    tied += 1
+                    level = self._level(host, place, start)
+                    if level < best_level:
+                        best, best_level = Place(start, end, host_number, place), level
+                if best is not None and best_at == from_at and (best_level == 0 or tied >= MOST_TIED):
+                    return best
+            if not fitted:
+                gaps.tighten(number, self.now)
+        return best
+
+    def _may_use(self, host: _Host, fit: Fit) -> bool:
+        return (fit.label < 0 or host.label == fit.label) and (not host.is_silent or fit.may_be_silent)
+
+    def _level(self, host: _Host, place: int, at: Instant) -> int:
+        """Return how many of the sets around one are free at an instant, up to the first that is not."""
+        level = 0
+        for other in host.kind.around[place]:
+            ends = host.gap_ends[other]
+            index = bisect_right(ends, at)
+            if index == len(ends) or host.gap_starts[other][index] > at:
+                break
+            level += 1
+        return level
+
+    def _fit(
+        self, host: int, begin_at: Instant, start: Instant, gap_end: Instant, fit: Fit, before_at: Instant
+    ) -> tuple[Instant, Instant] | None:
+        """Return the earliest piece in a gap that starts no later than `before_at`."""
+        start = max(start, begin_at)
+        if fit.shape < 0:
+            return (start, start + fit.whole_s) if start + fit.whole_s <= gap_end and start <= before_at else None
+        stretches = self._shapes[fit.shape].get(host)
+        if stretches is None:
+            return None
+        starts, ends, may_park = stretches
+        at = bisect_right(ends, start)
+        while at < len(starts) and starts[at] < gap_end:
+            begin = max(start, starts[at])
+            if begin > before_at:
+                return None
+            if begin + fit.whole_s <= min(gap_end, ends[at]):
+                return begin, begin + fit.whole_s
+            if may_park[at] and ends[at] <= gap_end and begin + fit.shortest_s <= ends[at]:
+                return begin, ends[at]
+            at += 1
+        return None
+
+    def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Place | None:
+        """Return the latest place in one piece that starts in `[from_at, latest_at]`."""
+        gaps = self._by_size.get(fit.size)
+        from_at = max(from_at, self.now)
+        if gaps is None or latest_at < from_at:
+            return None
+        whole_s = fit.whole_s
+        best: Place | None = None
+        best_at = from_at - 1
+        number = bisect_right(gaps.firsts, (latest_at, 1 << 60, 0, 0)) - 1
+        while number >= 0:
+            if gaps.latest[number] - whole_s > best_at and gaps.longest[number] >= whole_s:
+                fitted = False
+                for gap_start, host_number, place, gap_end in reversed(gaps.chunks[number]):
+                    if gap_start > latest_at:
+                        fitted = True
+                        continue
+                    start = min(latest_at, gap_end - whole_s)
+                    low = max(gap_start, from_at)
+                    if gap_end - whole_s >= self.now and gap_end - max(gap_start, self.now) >= whole_s:
+                        fitted = True
+                    if start < low or start <= best_at:
+                        continue
+                    host = self._hosts[host_number]
+                    if not self._may_use(host, fit):
+                        continue
+                    found = self._fit_late(host_number, max(low, host.begin[place]), start, fit)
+                    if found > best_at:
+                        best, best_at = Place(found, found + whole_s, host_number, place), found
+                        if best_at == latest_at:
+                            return best
+                if not fitted:
+                    gaps.tighten(number, self.now)
+            number -= 1
+        return best
+
+    def _fit_late(self, host: int, low: Instant, start: Instant, fit: Fit) -> Instant:
+        """Return the latest start in `[low, start]` that lies in one stretch with all of its piece; -1: none."""
+        if start < low:
+            return -1
+        if fit.shape < 0:
+            return start
+        stretches = self._shapes[fit.shape].get(host)
+        if stretches is None:
+            return -1
+        starts, ends, _ = stretches
+        at = bisect_right(starts, start) - 1
+        while at >= 0 and ends[at] > low:
+            late = min(start, ends[at] - fit.whole_s)
+            if late >= max(low, starts[at]):
+                return late
+            at -= 1
+        return -1
+
+    # ---- the plan that keeps every promise
+
+    def compact(self, keys: Sequence[int]) -> list[int]:
+        """Move bookings to their earliest place, in this order, none of them later; return those that moved."""
+        moved = []
+        for key in keys:
+            booking = self.free(key)
+            place = self.earliest(booking.fit, self.now, booking.place.start_at - 1)
+            if place is not None and place.end_at - place.start_at != booking.fit.whole_s:
+                place = None
+            if place is not None:
+                moved.append(key)
+            self.book(key, place or booking.place, booking.fit, booking.due_at)
+        return moved
+
+    def relax(self, keys: Sequence[int]) -> list[int]:
+        """Move bookings to the latest place that their promises allow, in this order; return those that moved."""
+        moved = []
+        for key in keys:
+            booking = self.free(key)
+            place = self.latest(booking.fit, booking.place.start_at + 1, booking.due_at)
+            if place is not None:
+                moved.append(key)
+            self.book(key, place or booking.place, booking.fit, booking.due_at)
+        return moved
+
+    def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
+        """Move a booking to now, others out of its way to where their promises allow; None: it cannot, nothing moved.
+
+        Others of more than `widest` GPUs stay. Returns the bookings that moved, itself first.
+        """
+        mine = self.free(key)
+        place = self.earliest(mine.fit, self.now, self.now)
+        if place is not None and place.end_at - place.start_at == mine.fit.whole_s:
+            self.book(key, place, mine.fit, mine.due_at)
+            return [key]
+        for chosen, others in self._displaceable(mine.fit, widest, most):
+            moved = self._displace(key, mine, chosen, others)
+            if moved is not None:
+                return moved
+        self.book(key, mine.place, mine.fit, mine.due_at)
+        return None
+
+    def _displaceable(self, fit: Fit, widest: int, most: int) -> list[tuple[Place, list[int]]]:
+        """Return blocks that are free now and what is booked on them before it would be over, fewest GPUs first."""
+        gaps, now = self._by_size.get(fit.size), self.now
+        if gaps is None:
+            return []
+        found: list[tuple[int, int, Place, list[int]]] = []
+        seen = 0
+        for gap_start, host_number, chosen, gap_end in (gap for chunk in gaps.chunks for gap in chunk):
+            if gap_start != BEGUN or seen == MOST_FREE:
+                break
+            if gap_end <= now:
+                continue
+            seen += 1
+            host = self._hosts[host_number]
+            if not self._may_use(host, fit) or host.begin[chosen] > now:
+                continue
+            if self._fit(host_number, 0, now, FOREVER, fit, now) != (now, now + fit.whole_s):
+                continue
+            others = self.conflicts(host_number, chosen, now, now + fit.whole_s)
+            if len(others) > most:
+                continue
+            bookings = [self._bookings[other] for other in others]
+            if any(b.due_at < b.place.start_at or b.fit.size > widest for b in bookings):
+                continue
+            weight = sum(b.fit.size * b.fit.whole_s for b in bookings)
+            found.append((weight, len(found), Place(now, now + fit.whole_s, host_number, chosen), others))
+        found.sort()
+        return [(place, others) for _, _, place, others in found[:MOST_TRIES]]
+
+    def _displace(self, key: int, mine: Booking, place: Place, others: Sequence[int]) -> list[int] | None:
+        taken = [(other, self.free(other)) for other in others]
+        self.book(key, place, mine.fit, mine.due_at)
+        # Whoever has to start first chooses first, the larger before the smaller.
+        taken.sort(key=lambda item: (item[1].due_at, -item[1].fit.size, item[0]))
+        done = []
+        for other, booking in taken:
+            late = self.latest(booking.fit, self.now, booking.due_at)
+            if late is None:
+                break
+            self.book(other, late, booking.fit, booking.due_at)
+            done.append(other)
+        if len(done) == len(taken):
+            return [key, *done]
+        for other in done:
+            self.free(other)
+        self.free(key)
+        for other, booking in taken:
+            self.book(other, booking.place, booking.fit, booking.due_at)
+        return None

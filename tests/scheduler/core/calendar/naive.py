@@ -1,0 +1,82 @@
+"""A calendar that is slow and obviously right: a list of bookings, and every instant at which anything changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scheduler.core.calendar.kinds import Kind
+from scheduler.core.calendar.pure import Fit, Place
+from scheduler.core.spans import FOREVER, Instant
+
+Stretch = tuple[Instant, Instant, bool]
+
+
+@dataclass
+class NaiveCalendar:
+    kinds: Sequence[Kind]
+    labels: Sequence[int]
+    now: Instant = 0
+    places: dict[int, Place] = field(default_factory=dict)
+    begin: dict[tuple[int, int], Instant] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
+    shapes: list[Mapping[int, Sequence[Stretch]]] = field(default_factory=list)
+
+    def is_free(self, host: int, chosen: int, start_at: Instant, end_at: Instant) -> bool:
+        mask = self.kinds[host].masks[chosen]
+        return not any(
+            place.host == host
+            and self.kinds[host].masks[place.set] & mask
+            and place.start_at < end_at
+            and max(start_at, self.now) < place.end_at
+            for place in self.places.values()
+        )
+
+    def _instants(self, fit: Fit) -> set[Instant]:
+        found = {place.end_at for place in self.places.values()} | set(self.begin.values())
+        if fit.shape >= 0:
+            found |= {start for stretches in self.shapes[fit.shape].values() for start, _, _ in stretches}
+        return found
+
+    def _ends(self, host: int, start: Instant, fit: Fit) -> Instant | None:
+        if fit.shape < 0:
+            return start + fit.whole_s
+        for begin, end, may_park in self.shapes[fit.shape].get(host, ()):
+            if begin <= start < end:
+                if start + fit.whole_s <= end:
+                    return start + fit.whole_s
+                if may_park and start + fit.shortest_s <= end:
+                    return end
+        return None
+
+    def fits(self, fit: Fit, host: int, chosen: int, start: Instant) -> Instant | None:
+        """Return the end of a place that starts there, or None when it does not fit."""
+        if fit.label >= 0 and self.labels[host] != fit.label:
+            return None
+        if host in self.silent and not fit.may_be_silent:
+            return None
+        if start < self.begin.get((host, chosen), 0):
+            return None
+        end = self._ends(host, start, fit)
+        return end if end is not None and self.is_free(host, chosen, start, end) else None
+
+    def _sets(self, size: int) -> list[tuple[int, int]]:
+        return [(host, n) for host, kind in enumerate(self.kinds) for n in kind.by_size.get(size, ())]
+
+    def earliest(self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER) -> Instant | None:
+        from_at = max(from_at, self.now)
+        for start in sorted(self._instants(fit) | {from_at}):
+            if from_at <= start <= latest_at and start < FOREVER:
+                if any(self.fits(fit, host, n, start) is not None for host, n in self._sets(fit.size)):
+                    return start
+        return None
+
+    def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Instant | None:
+        from_at = max(from_at, self.now)
+        starts = {place.start_at - fit.whole_s for place in self.places.values()} | {latest_at}
+        if fit.shape >= 0:
+            starts |= {end - fit.whole_s for stretches in self.shapes[fit.shape].values() for _, end, _ in stretches}
+        for start in sorted(starts, reverse=True):
+            if from_at <= start <= latest_at:
+                for host, n in self._sets(fit.size):
+                    if self.fits(fit, host, n, start) == start + fit.whole_s:
+                        return start
+        return None

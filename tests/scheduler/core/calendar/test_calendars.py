@@ -1,0 +1,256 @@
+"""Both calendars, held to a slow one that is obviously right, on random histories."""
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pytest
+
+from scheduler.core.calendar import compiled
+from scheduler.core.calendar.kinds import Kind, aligned_kind
+from scheduler.core.calendar.pure import FIXED, Fit, Place, PureCalendar
+from scheduler.core.errors import BrokenInvariant
+from scheduler.core.spans import FOREVER, Instant
+from tests.scheduler.core.calendar.naive import NaiveCalendar
+
+CROSSING = Kind("crossing", [0b1111, 0b0011, 0b1100, 0b0110, 0b1001, 0b0001, 0b1000])
+"""Pairs that cross: 0-1, 2-3, 1-2 and 0-3."""
+
+Make = Callable[[Instant], PureCalendar]
+
+
+@pytest.fixture(params=["pure", "compiled"])
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "pure":
+        return PureCalendar
+    if not compiled.is_available():
+        pytest.skip("there is no C compiler")
+    return compiled.CompiledCalendar  # type: ignore[return-value]
+
+
+class History:
+    """A random history on a calendar and on the slow one beside it."""
+
+    def __init__(self, make: Make, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.kinds = [aligned_kind(8), CROSSING, aligned_kind(4), CROSSING][: self.random.randint(1, 4)]
+        self.labels = [self.random.randint(0, 1) for _ in self.kinds]
+        self.slow = NaiveCalendar(self.kinds, self.labels)
+        self.fast = make(0)
+        for kind, label in zip(self.kinds, self.labels, strict=True):
+            self.fast.add_host(kind, label)
+        for _ in range(2):
+            shape = self.fast.add_shape()
+            stretches = {host: list(self._stretches()) for host in range(len(self.kinds)) if self.random.random() < 0.8}
+            self.slow.shapes.append(stretches)
+            for host, mine in stretches.items():
+                self.fast.set_stretches(shape, host, mine)
+        self.next_key = 0
+
+    def _stretches(self) -> Iterator[tuple[Instant, Instant, bool]]:
+        cursor = 0
+        while cursor < 400:
+            start = cursor + self.random.randint(1, 20)
+            cursor = start + self.random.randint(5, 60)
+            yield start, cursor, self.random.random() < 0.5
+
+    def fit(self) -> Fit:
+        whole = self.random.randint(1, 40)
+        shape = self.random.choice((-1, -1, 0, 1))
+        shortest = self.random.randint(1, whole) if shape >= 0 and self.random.random() < 0.5 else whole
+        label = self.random.choice((-1, -1, 0, 1))
+        return Fit(self.random.choice((1, 2, 4, 8)), whole, shortest, shape, label, self.random.random() < 0.3)
+
+    def step(self) -> None:
+        kind = self.random.random()
+        if kind < 0.55:
+            self.submit()
+        elif kind < 0.75 and self.slow.places:
+            self.free()
+        elif kind < 0.85 and self.slow.places:
+            self.change_end()
+        elif kind < 0.92:
+            self.advance()
+        else:
+            self.change_host()
+        self.compare()
+
+    def submit(self) -> None:
+        fit = self.fit()
+        from_at = self.slow.now + self.random.randint(0, 60)
+        place = self.fast.earliest(fit, from_at)
+        assert (None if place is None else place.start_at) == self.slow.earliest(fit, from_at)
+        if place is None:
+            return
+        assert self.slow.fits(fit, place.host, place.set, place.start_at) == place.end_at
+        self.book(place, fit)
+        late = self.fast.latest(fit, from_at, from_at + 150)
+        assert (None if late is None else late.start_at) == self.slow.latest(fit, from_at, from_at + 150)
+        if late is not None:
+            assert self.slow.fits(fit, late.host, late.set, late.start_at) == late.end_at
+
+    def book(self, place: Place, fit: Fit) -> None:
+        due_at = place.start_at + self.random.randint(0, 60) if self.random.random() < 0.8 else FIXED
+        if place.end_at - place.start_at != fit.whole_s:
+            due_at = FIXED
+        self.fast.book(self.next_key, place, fit, due_at)
+        self.slow.places[self.next_key] = place
+        self.next_key += 1
+
+    def free(self) -> None:
+        key = self.random.choice(sorted(self.slow.places))
+        assert self.fast.free(key).place == self.slow.places.pop(key)
+
+    def change_end(self) -> None:
+        key = self.random.choice(sorted(self.slow.places))
+        place = self.slow.places[key]
+        end_at = place.end_at + self.random.randint(-20, 20)
+        if end_at <= place.start_at:
+            return
+        if end_at > place.end_at and not self.slow.is_free(place.host, place.set, place.end_at, end_at):
+            with pytest.raises(BrokenInvariant):
+                self.fast.end_at(key, end_at)
+            return
+        self.fast.end_at(key, end_at)
+        self.slow.places[key] = place._replace(end_at=end_at)
+
+    def advance(self) -> None:
+        self.slow.now += self.random.randint(0, 30)
+        for key, place in list(self.slow.places.items()):
+            if place.end_at <= self.slow.now:
+                self.fast.free(key)
+                del self.slow.places[key]
+        self.fast.advance(self.slow.now)
+
+    def change_host(self) -> None:
+        host = self.random.randrange(len(self.kinds))
+        if self.random.random() < 0.3:
+            is_silent = host not in self.slow.silent
+            self.fast.set_silent(host, is_silent=is_silent)
+            self.slow.silent ^= {host}
+            return
+        chosen = self.random.randrange(len(self.kinds[host].masks))
+        at = self.random.choice((0, self.slow.now + 20, FOREVER))
+        self.fast.set_begin(host, chosen, at)
+        self.slow.begin[host, chosen] = at
+
+    def compare(self) -> None:
+        assert len(self.fast) == len(self.slow.places)
+        for host, kind in enumerate(self.kinds):
+            for chosen in range(len(kind.masks)):
+                start = self.slow.now + self.random.randint(0, 80)
+                end = start + self.random.randint(1, 40)
+                assert self.fast.is_free(host, chosen, start, end) == self.slow.is_free(host, chosen, start, end)
+
+    def move(self) -> None:
+        """Compact, relax and start early; whatever moved has to lie well, and by its due."""
+        movable = [key for key in sorted(self.slow.places) if self.fast.booking(key).due_at != FIXED]
+        movable = [key for key in movable if self.slow.places[key].start_at > self.slow.now]
+        self.random.shuffle(movable)
+        way = self.random.random()
+        before = dict(self.slow.places)
+        if way < 0.3:
+            moved = self.fast.compact(movable)
+        elif way < 0.6:
+            moved = self.fast.relax(movable)
+        elif movable:
+            started = self.fast.start_now(movable[0], widest=self.random.choice((1, 2, 8)))
+            moved = started or []
+            if started:
+                assert started[0] == movable[0]
+                assert self.fast.booking(movable[0]).place.start_at == self.slow.now
+        else:
+            return
+        for key in moved:
+            del self.slow.places[key]
+        for key in moved:
+            booking = self.fast.booking(key)
+            place = booking.place
+            assert self.slow.fits(booking.fit, place.host, place.set, place.start_at) == place.end_at
+            assert place.start_at <= booking.due_at
+            if way < 0.3:
+                assert place.start_at < before[key].start_at
+            elif way < 0.6:
+                assert place.start_at > before[key].start_at
+            self.slow.places[key] = place
+        for key, place in self.slow.places.items():
+            assert self.fast.booking(key).place == place
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_random_history_agrees_with_a_slow_calendar(make: Make, seed: int) -> None:
+    history = History(make, seed)
+    for _ in range(60):
+        history.step()
+        if history.random.random() < 0.3:
+            history.move()
+            history.compare()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_calendars_give_the_same_answers(seed: int) -> None:
+    if not compiled.is_available():
+        pytest.skip("there is no C compiler")
+    pure, fast = History(PureCalendar, seed), History(compiled.CompiledCalendar, seed)  # type: ignore[arg-type]
+    for _ in range(80):
+        for history in (pure, fast):
+            history.step()
+            history.move()
+        assert pure.slow.places == fast.slow.places
+
+
+def test_taking_out_what_was_booked_leaves_no_trace(make: Make) -> None:
+    history = History(make, 7)
+    for _ in range(30):
+        history.step()
+    probes = [(history.fit(), history.slow.now + n) for n in range(0, 100, 7)]
+    before = [history.fast.earliest(fit, at) for fit, at in probes]
+    for number, (fit, at) in enumerate(probes):
+        place = history.fast.earliest(fit, at)
+        if place is not None:
+            history.fast.book(10_000 + number, place, fit)
+            history.fast.free(10_000 + number)
+    assert [history.fast.earliest(fit, at) for fit, at in probes] == before
+
+
+def test_what_is_booked_cannot_be_booked_again(make: Make) -> None:
+    calendar = make(0)
+    calendar.add_host(aligned_kind(4))
+    fit = Fit(2, 10, 10)
+    calendar.book(1, Place(5, 15, 0, 1), fit)
+    for place in (Place(0, 6, 0, 0), Place(14, 20, 0, 1), Place(5, 15, 0, 3)):
+        with pytest.raises(BrokenInvariant, match="already booked"):
+            calendar.book(2, place, fit)
+    with pytest.raises(BrokenInvariant, match="booked already"):
+        calendar.book(1, Place(50, 60, 0, 1), fit)
+    calendar.book(2, Place(15, 20, 0, 1), fit)
+    with pytest.raises(BrokenInvariant, match="cannot go on"):
+        calendar.end_at(1, 16)
+
+
+@pytest.mark.parametrize(("size", "hosts"), list(product((1, 2, 4, 8, 16), (1, 3))))
+def test_an_empty_fleet_takes_what_fills_it_at_once(make: Make, size: int, hosts: int) -> None:
+    calendar = make(0)
+    for _ in range(hosts):
+        calendar.add_host(aligned_kind())
+    fit = Fit(size, 100, 100)
+    for key in range(16 // size * hosts):
+        place = calendar.earliest(fit, 0)
+        assert place is not None
+        assert place.start_at == 0
+        calendar.book(key, place, fit)
+    full = calendar.earliest(fit, 0)
+    assert full is not None
+    assert full.start_at == 100
+
+
+def test_what_starts_on_a_used_host_breaks_up_least(make: Make) -> None:
+    calendar = make(0)
+    for _ in range(2):
+        calendar.add_host(aligned_kind())
+    kind = aligned_kind()
+    calendar.book(0, Place(0, 100, 1, kind.masks.index(1)), Fit(1, 100, 100))
+    place = calendar.earliest(Fit(1, 10, 10), 0)
+    assert place is not None
+    assert place.host == 1
+    assert kind.masks[place.set] == 2
