@@ -6,6 +6,7 @@ from api.schemas import AskIn
 from api.services import Services
 from scheduler.core.plan import Reservation
 from scheduler.core.requests import Ask, AtBoundary, ReservationId
+from scheduler.core.spans import utc_text
 from scheduler.service.asks import Wish, complete
 from scheduler.store.accounts import User
 
@@ -42,6 +43,26 @@ def ask_of(body: AskIn, user: User, services: Services) -> Ask:
     if isinstance(ask, tuple):
         raise invalid(*(FieldProblem(field=name, problem="it is missing; give it, or `like`") for name in ask))
     return ask
+
+
+def body_of(ask: Ask) -> dict[str, str | int]:
+    """Return the body that amounts to an ask, without a key: whoever asks for it puts in their own."""
+    is_at = ask.not_before_at is not None and ask.not_before_at == ask.start_by_at
+    body: dict[str, str | int | None] = {
+        "gpus": ask.gpus,
+        "run_s": ask.run_s,
+        "queue": ask.queue,
+        "at": utc_text(ask.not_before_at).replace(" ", "T") if is_at and ask.not_before_at is not None else None,
+        "not_before_at": None if is_at or ask.not_before_at is None else utc_text(ask.not_before_at).replace(" ", "T"),
+        "start_by_at": None if is_at or ask.start_by_at is None else utc_text(ask.start_by_at).replace(" ", "T"),
+        "at_night": None if ask.at_boundary is None else ask.at_boundary.value,
+        "image": ask.image,
+        "disk_gib": ask.disk_gib,
+        "memory_gib": ask.memory_gib,
+        "vcpus": ask.vcpus,
+        "continues": ask.continues,
+    }
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def reservation_named(name: str, user: User, services: Services) -> Reservation:

@@ -133,6 +133,7 @@ def _invalid(checked: CheckedPolicy) -> Problem:
 def _shown(problems: tuple[PolicyProblem, ...]) -> list[PolicyProblemOut]:
     return [
         PolicyProblemOut(
+            file=problem.place.file,
             line=problem.place.line,
             column=problem.place.column,
             severity=problem.severity.value,

@@ -18,6 +18,7 @@ from api.schemas import (
     ReservationOut,
     ReservationsOut,
     StartIn,
+    WaitOut,
     WhyOut,
 )
 from api.services import Given, Services
@@ -32,6 +33,7 @@ from scheduler.service.asks import ask_to_go_on, run_left_s
 from scheduler.service.listing import Account, account_of, accounts
 from scheduler.service.outlook import taker_of_disk
 from scheduler.service.snapshot import Snapshot
+from scheduler.service.waits import score
 from scheduler.store.accounts import User
 
 router = APIRouter(tags=["reservations"])
@@ -101,9 +103,17 @@ def explain_reservation(id: str, user: Caller, services: Given) -> WhyOut:
         phase=account.phase.value,
         promise=shown_promise(account.reservation.promise),
         reasons=shown_reasons(reasons, services),
+        wait=_wait(account.reservation.id, services),
         plan_version=snapshot.plan.version,
         now=snapshot.now,
     )
+
+
+def _wait(reservation: ReservationId, services: Services) -> WaitOut | None:
+    told = score(services.store, reservation)
+    if told is None:
+        return None
+    return WaitOut(told_s=told.told_s, likely_s=told.likely_s, waited_s=told.waited_s)
 
 
 @router.get("/intents/{seq}")

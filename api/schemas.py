@@ -184,11 +184,22 @@ class ReservationsOut(Answer):
     now: InstantOut
 
 
+class WaitOut(Answer):
+    """From submission, or from the instant that it was not to start before: what was told, and what came of it."""
+
+    told_s: int
+    likely_s: int
+    waited_s: int | None
+    """Null while no guest of it has run."""
+
+
 class WhyOut(Answer):
     id: str
     phase: str
     promise: PromiseOut | None
     reasons: list[ReasonOut]
+    wait: WaitOut | None
+    """Null where nothing was promised."""
     plan_version: int
     now: InstantOut
 
@@ -206,11 +217,24 @@ class BeingPlannedOut(Answer):
     reservation: str | None
 
 
+class AlternativeOut(Answer):
+    """Something that can be had instead, or sooner; `ask` can be posted to /reservations as it stands."""
+
+    change: str
+    """What is changed: fewer_gpus, more_gpus, later, parked, shorter, smaller_disk, fresh_disk, nearest."""
+    ask: dict[str, str | int]
+    gpu_hours: float
+    promise: PromiseOut
+
+
 class QuoteOut(Answer):
     promise: PromiseOut | None
     likely_start_at: InstantOut | None
+    gpu_hours: float | None
+    """What it would cost; none where nothing is promised."""
     spans: list[SpanOut]
     reasons: list[ReasonOut]
+    alternatives: list[AlternativeOut]
     plan_version: int
 
 
@@ -357,6 +381,8 @@ class PoliciesOut(Answer):
 
 
 class PolicyProblemOut(Answer):
+    file: str
+    """The policy's source; of a policy of several files `source/name`."""
     line: int
     column: int
     severity: Literal["error", "warning"]

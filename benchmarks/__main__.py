@@ -4,9 +4,20 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import lab, latency, steps, swap
+from benchmarks import calendar, lab, latency, optimum, peer_trace, plan, policies, steps, swap, trace
 
-_MEASURES = {"steps": steps, "swap": swap, "latency": latency, "lab": lab}
+_MEASURES = {
+    "steps": steps,
+    "swap": swap,
+    "latency": latency,
+    "lab": lab,
+    "trace": trace,
+    "plan": plan,
+    "calendar": calendar,
+    "optimum": optimum,
+    "policies": policies,
+    "peer-trace": peer_trace,
+}
 
 
 def main() -> None:

@@ -82,8 +82,9 @@ def why(connection: Connection, name: Id, as_json: AsJson = False) -> None:
     times = connection.times(answer)
     reasons = reasons_of(answer)
     phase = str(answer["phase"])
+    wait_text = _wait_text(answer.get("wait"))
     if not reasons:
-        say(f"{answer['id']} is {phase}; nothing keeps it.")
+        say(f"{answer['id']} is {phase}; nothing keeps it.{f' {wait_text}' if wait_text else ''}")
         return
     say(f"{answer['id']} is {phase}{'' if phase in FINAL_PHASES else ', and this keeps it'}:")
     for reason in reasons:
@@ -91,9 +92,22 @@ def why(connection: Connection, name: Id, as_json: AsJson = False) -> None:
     if answer.get("promise") and phase not in FINAL_PHASES:
         promised = promise_text(answer, times)
         say(f"The promise holds: {promised[0].lower()}{promised[1:]}")
+    if wait_text:
+        say(wait_text)
     help_text = _what_helps({str(reason.get("code")) for reason in reasons}, str(answer["id"]))
     if help_text and phase not in FINAL_PHASES:
         say(f"What would help: {help_text}")
+
+
+def _wait_text(wait: Json | None) -> str:
+    """Say what one was told of its wait when it was asked for, beside what came of it."""
+    if not wait or not wait["told_s"]:
+        return ""
+    told = (
+        f"It was told a wait of at most {hours_text(int(wait['told_s']))}, likely {hours_text(int(wait['likely_s']))}"
+    )
+    waited_s = wait.get("waited_s")
+    return f"{told}." if waited_s is None else f"{told}; it waited {hours_text(int(waited_s))}."
 
 
 def cancel(connection: Connection, name: Id, as_json: AsJson = False) -> None:

@@ -1,6 +1,7 @@
 """`nightshift reserve` and `nightshift quote`: what is asked for, from options to a request of the API."""
 
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -13,9 +14,9 @@ from cli.client import Json, as_text, part, reasons_of
 from cli.connecting import AsJson, Connection, complete_reservation, with_server
 from cli.output import EXIT_NO, say
 from cli.reservation_report import breaks_text, next_commands, place_text, promise_lines, promise_text
-from cli.times import api_text, hours_text, instant, read_duration_s
+from cli.times import Times, api_text, hours_text, instant, read_duration_s
 from cli.waiting import decided, until_running
-from policies.units import parse_size_gib
+from policies.units import duration_text, parse_size_gib
 from scheduler.core.errors import NightshiftError
 
 _LONGEST_KEY = 16 * 1024
@@ -204,8 +205,46 @@ def quote(
             first = spans[0]
             say(f"Booked it would be on {place_text(first)} from {times.show(instant(first['start_at']))}.")
             say(breaks_text(spans, times))
+        others = list(answer.get("alternatives") or [])
+        if others:
+            say("Sooner it would be with:" if is_promised else "What can be had instead:")
+            for line in _alternatives(others, times):
+                say(line)
     if not is_promised:
         raise typer.Exit(EXIT_NO)
+
+
+def _alternatives(others: list[Json], times: Times) -> list[str]:
+    """Say each alternative with the command that reserves it."""
+    lines = []
+    for other in others:
+        ask, promise = other["ask"], other["promise"]
+        size = f"{ask['gpus']} GPU{'' if ask['gpus'] == 1 else 's'} for {hours_text(int(ask['run_s']))}"
+        lines.append(f"- {size}, running by {times.show(instant(promise['start_by_at']))}")
+        lines.append(f"  {shlex.join(_command(ask))}")
+    return lines
+
+
+def _command(ask: Json) -> list[str]:
+    """Return the command line that reserves what an alternative asks for."""
+    words = ["nightshift", "reserve", "--gpus", str(ask["gpus"]), "--for", duration_text(int(ask["run_s"]))]
+    options = (
+        ("queue", "--queue"),
+        ("at", "--at"),
+        ("not_before_at", "--not-before"),
+        ("start_by_at", "--start-by"),
+        ("at_night", "--at-night"),
+        ("image", "--image"),
+        ("memory_gib", "--memory"),
+        ("vcpus", "--vcpus"),
+        ("continues", "--continue"),
+    )
+    for name, option in options:
+        if name in ask:
+            words += [option, str(ask[name])]
+    if "disk_gib" in ask:
+        words += ["--disk", f"{ask['disk_gib']}GiB"]
+    return words
 
 
 def tell_new(connection: Connection, answer: Json, *, is_awaited: bool, as_json: bool) -> None:

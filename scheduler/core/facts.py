@@ -55,10 +55,12 @@ class DeviceCheck:
     """One check of a device's hand-over: what was checked, how it came out, who says so."""
 
     name: str
-    """`bound`, `group_free`, `config_readable` or `reset_done`."""
+    """`bound`, `group_free`, `config_readable`, `reset_done`; `ids_match` where the profile names ids."""
     result: CheckResult
     source: str
     detail: str = ""
+    held_by: UUID | None = None
+    """The domain whose hold on another device is all that fails the check: it passes once that one lets go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,16 @@ class ObservedDevice:
     def result_of(self, name: str) -> CheckResult:
         """Return how a check came out; a check that was not made is unverified."""
         return next((check.result for check in self.checks if check.name == name), CheckResult.UNVERIFIED)
+
+    @property
+    def group_held_by(self) -> UUID | None:
+        """The domain that has another device of its IOMMU group, where that alone keeps it from being free."""
+        return next((check.held_by for check in self.failed if check.name == "group_free"), None)
+
+    @property
+    def mistaken_for(self) -> str:
+        """What was found here instead of what the profile says; empty when they agree, or nobody compared."""
+        return next((check.detail or "another device" for check in self.failed if check.name == "ids_match"), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +242,7 @@ class GpuState(StrEnum):
     FOREIGN = "foreign"
     """Held by a domain that Nightshift did not make."""
     UNCLEAR = "unclear"
-    """Of a start of ours whose state is not understood; until it is known again."""
+    """Of a start of ours whose state is not understood, or not what the profile says; until that is so again."""
 
 
 OUT_OF_PLAN = frozenset({GpuState.QUARANTINED, GpuState.FOREIGN, GpuState.UNCLEAR})

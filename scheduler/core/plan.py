@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from scheduler.core.reasons import Reason
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.rules import ClockHours, Group, LimitScope, QueueOrder, Unused
 from scheduler.core.spans import Instant, Span
 from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Layout, Window, WindowId
@@ -122,16 +123,47 @@ class Queue:
     is_scratch: bool = False
     """Its disks come from the scratch part of the pool."""
     default_disk_gib: int | None = None
+    order: QueueOrder | None = None
+    """None: first come, first served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits for each owner; None: no limit."""
+    """Limits of one person, or of a group together; None: no limit."""
 
     open_reservations: int | None = None
     gpus_at_once: int | None = None
     """Most GPUs booked for one owner at one instant."""
     longest_run_s: int | None = None
+    gpu_h_per_week: int | None = None
+    """GPU-hours that start in one week, Monday to Sunday by the policy's zone."""
+    furthest_ahead_s: int | None = None
+    """How far ahead of its start a reservation may be made."""
+    far_ahead_gpu_h: int | None = None
+    """GPU-hours held at one time that start on a later day than today; use on the same day is free."""
+    waiting: int | None = None
+    """Requests that have not started yet."""
+    disk_gib: int | None = None
+    """The largest disk of one reservation."""
+    sizes: frozenset[int] | None = None
+    """GPUs of one VM that may be asked for; None: all."""
+    queues: frozenset[str] | None = None
+    images: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule:
+    """Limits that hold for somebody, perhaps at some hours or on some dates only."""
+
+    scope: LimitScope
+    name: str = ""
+    """Of the group or the user; empty for each owner."""
+    limits: Limits
+    hours: tuple[ClockHours, ...] = ()
+    """Empty: at all hours."""
+    span: Span | None = None
+    """A dated override: within it, it takes the place of what else is said about the same people."""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +183,11 @@ class Rules:
     warnings_s: tuple[int, ...]
     """How long before the end of a reservation its guest is warned, longest first."""
     limits: Limits = Limits()
+    """For each owner, at all times."""
+    limit_rules: tuple[LimitRule, ...] = ()
+    """What is said besides: of groups and users, by hours, by date."""
+    groups: tuple[Group, ...] = ()
+    unused: Unused | None = None
     longest_grace_s: int = 0
     """The longest grace of any of its windows, also of those past the horizon: leads never grow under one policy."""
     source: str = ""

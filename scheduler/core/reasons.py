@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     BOUNDARY_NOT_ALLOWED = "request.boundary_not_allowed"
     NEVER_FITS = "request.never_fits"
     NOT_AT_THAT_TIME = "request.not_at_that_time"
+    INSTEAD = "request.instead"
     # Limits and rights.
     LIMIT = "limit.reached"
     NOT_YOURS = "rights.not_yours"
@@ -56,10 +57,13 @@ class ReasonCode(StrEnum):
     DEFECT = "defect"
     # Waiting.
     WAITS_FOR_TIME = "wait.booked_later"
+    WAITS_FOR_TURN = "wait.turn"
+    SOONER_WITH = "wait.sooner_with"
     WAITS_FOR_WINDOW = "wait.window"
     WAITS_FOR_WINDOW_END = "wait.window_end"
     HELD_BY = "wait.held_by"
     WAITS_FOR_HAND_OVER = "wait.hand_over"
+    WAITS_FOR_GROUP = "wait.iommu_group"
     WAITS_FOR_GPUS = "wait.gpus"
     WAITS_FOR_DISK = "wait.disk"
     WAITS_FOR_OWNER = "wait.owner"
@@ -100,6 +104,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ),
     ReasonCode.NEVER_FITS: "{gpus} GPUs for {run_s} s in queue {queue!r} fit nowhere before {horizon_at}; {remedy}",
     ReasonCode.NOT_AT_THAT_TIME: "no start by {wanted_at} can be promised; the earliest promise is {earliest_at}",
+    ReasonCode.INSTEAD: "instead: {gpus} GPUs for {hours}, running by {start_by_at}, done by {end_by_at}",
     ReasonCode.LIMIT: "{owner} would hold {would_be} of at most {limit} ({name}); {remedy}",
     ReasonCode.NOT_YOURS: "reservation {reservation} belongs to someone else",
     ReasonCode.ADMIN_ONLY: "only an admin may {what}",
@@ -121,10 +126,17 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.POLICY_BREAKS_PROMISE: "the policy would break the promise of {reservation} ({owner}): {problem}",
     ReasonCode.POLICY_STALE: "these windows are of policy version {seen}; version {current} is applied",
     ReasonCode.WAITS_FOR_TIME: "booked on {host} {partition} from {start_at}",
+    ReasonCode.WAITS_FOR_TURN: (
+        "it starts before that when its GPUs come free; {ahead} others that wait are tried first ({order})"
+    ),
+    ReasonCode.SOONER_WITH: "with {gpus} GPUs for {hours} it would run by {start_by_at}",
     ReasonCode.WAITS_FOR_WINDOW: "waits for window {window} to open at {start_at}",
     ReasonCode.WAITS_FOR_WINDOW_END: "waits for window {window} to end at {end_at}",
     ReasonCode.HELD_BY: "{holder} has {partition} of {host} until {until_at}",
     ReasonCode.WAITS_FOR_HAND_OVER: "waits for GPUs {gpus} on {host}: {holder} is still stopping there",
+    ReasonCode.WAITS_FOR_GROUP: (
+        "waits for GPUs {gpus} on {host}: {holder} holds another device of the IOMMU group of {device}"
+    ),
     ReasonCode.WAITS_FOR_GPUS: "waits for GPUs {gpus} on {host}: {problem}",
     ReasonCode.WAITS_FOR_DISK: "the disk pool of {storage} has room for {disk_gib} GiB only from {until_at}",
     ReasonCode.WAITS_FOR_OWNER: "the guest shut itself down; its owner may restart it until {until_at}, then it ends",

@@ -15,7 +15,10 @@ from typing import NewType
 from scheduler.core.errors import NightshiftError
 
 PartitionId = NewType("PartitionId", str)
-"""Named as NVIDIA's `nvidia-vm` names VMs: size, `g`, first GPU, and the last if there are several: `1g3`, `4g4-7`."""
+"""Named as NVIDIA's `nvidia-vm` names VMs: size, `g`, first GPU, and the last if there are several: `1g3`, `4g4-7`.
+
+A set out of Fabric Manager's table need not be a row of GPUs: size, `g`, and its number there, as `8g-fm3`.
+"""
 
 
 class UnknownPartition(NightshiftError):
@@ -38,12 +41,17 @@ class UnknownSize(NightshiftError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU: `root` is the PCI root it hangs under, `numa_node` the socket that root belongs to."""
+    """One GPU: `root` is the PCI root it hangs under, `numa_node` the socket that root belongs to.
+
+    `module` is the number that Fabric Manager knows it by (its physical id, `Module ID` in `nvidia-smi -q`), from 1 on.
+    It does not follow the order of PCI addresses. None where no Fabric Manager is asked.
+    """
 
     index: int
     address: str
     numa_node: int
     root: str
+    module: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +141,16 @@ def mask_of(gpus: Iterable[int]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """A set of GPUs that may be given to one VM, and its share of the host. The unit of allocation."""
+    """A set of GPUs that may be given to one VM, and its share of the host. The unit of allocation.
+
+    `fabric_id` is its number in Fabric Manager's list of partitions; None where no Fabric Manager is asked.
+    """
 
     id: PartitionId
     gpus: frozenset[int]
     mask: int
     share: Share
+    fabric_id: int | None = None
 
     def __hash__(self) -> int:
         # Equal partitions have equal ids, and a planner hashes partitions far too often to walk their shares.
@@ -176,6 +188,15 @@ class HandoverBounds:
             size=size,
             known=known,
         )
+
+
+class Fabric(StrEnum):
+    """Who has the NVSwitches; never both on one host."""
+
+    PASSTHROUGH = "passthrough"
+    """The VMs: each is given the switches of its partition. Also what a host without NVSwitches has."""
+    SHARED = "shared"
+    """A Fabric Manager beside the VMs, which makes one of its partitions active before the VM on it starts."""
 
 
 class Accelerator(StrEnum):
@@ -230,8 +251,9 @@ class HostProfile:
 
     `memory_gib` is what is installed. `pool_gib` is the pool for VM disks, of which `scratch_gib` is set aside for the
     HPC queue; `os_disk_gib` is a VM's system disk. `shares_threads`: the host has too few threads to give each VM its
-    own, so VMs and emulators may be pinned to the same ones. Built with any values: `topology_checks.check_profile`
-    says what is wrong with them.
+    own, so VMs and emulators may be pinned to the same ones. `fabric` says who has the NVSwitches; where that is a
+    Fabric Manager the profile lists none. Built with any values: `topology_checks.check_profile` says what is wrong
+    with them.
     """
 
     name: str
@@ -250,6 +272,7 @@ class HostProfile:
     vm: VmSettings = VmSettings()
     pci_ids: PciIds = PciIds()
     shares_threads: bool = False
+    fabric: Fabric = Fabric.PASSTHROUGH
     _gpu_by_index: dict[int, Gpu] = field(init=False, repr=False, compare=False)
     _partition_by_id: dict[str, Partition] = field(init=False, repr=False, compare=False)
     _partition_by_gpus: dict[frozenset[int], Partition] = field(init=False, repr=False, compare=False)

@@ -15,7 +15,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 
-from scheduler.core.topology import CoreShare, Gpu, Hca, HostProfile, Nvme, NvSwitch, Partition, Share, Thread, mask_of
+from scheduler.core.disjoint_sets import heaviest_disjoint
+from scheduler.core.topology import (
+    CoreShare,
+    Fabric,
+    Gpu,
+    Hca,
+    HostProfile,
+    Nvme,
+    NvSwitch,
+    Partition,
+    Share,
+    Thread,
+    mask_of,
+)
 
 KIB_PER_GIB = 1024 * 1024
 
@@ -24,10 +37,13 @@ PCI_ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 MAX_PARTITIONS = 64
 """Fabric Manager's limit on the partitions of one host; it also keeps the planner's work per host bounded."""
 
+MAX_GPUS = 64
+"""A mask of a host's GPUs is one machine word. (Fabric Manager's own limit is 16.)"""
+
 
 def check_profile(profile: HostProfile) -> tuple[str, ...]:
     """Return what is wrong with a profile, one sentence per offender; nothing if it can be planned on."""
-    problems = [*_repeated(profile), *_host(profile), *_vm(profile)]
+    problems = [*_repeated(profile), *_host(profile), *_numbering(profile), *_vm(profile), *_fabric(profile)]
     for partition in profile.partitions:
         problems += _gpus(profile, partition)
         problems += _share(profile, partition)
@@ -75,34 +91,11 @@ def shared_cores(
 
 
 def heaviest_mix(partitions: Sequence[Partition], weight: Callable[[Share], int]) -> tuple[int, tuple[Partition, ...]]:
-    """Return the greatest sum of `weight` over partitions without a GPU in common, and one mix that reaches it.
-
-    Each step decides the lowest GPU left (idle, or in one of the partitions that begin with it), so the number of
-    distinct remainders stays small for aligned blocks and is bounded by 2^GPUs for crossing ones.
-    """
-    by_lowest: dict[int, list[Partition]] = {}
-    for partition in partitions:
-        if partition.mask:
-            by_lowest.setdefault(partition.mask & -partition.mask, []).append(partition)
-    known: dict[int, tuple[int, tuple[Partition, ...]]] = {0: (0, ())}
-
-    def best(free: int) -> tuple[int, tuple[Partition, ...]]:
-        if free not in known:
-            lowest = free & -free
-            found = best(free ^ lowest)
-            for partition in by_lowest.get(lowest, ()):
-                if partition.mask & ~free == 0:
-                    rest_weight, rest = best(free ^ partition.mask)
-                    total = rest_weight + weight(partition.share)
-                    if total > found[0]:
-                        found = (total, (partition, *rest))
-            known[free] = found
-        return known[free]
-
-    everything = 0
-    for partition in partitions:
-        everything |= partition.mask
-    return best(everything)
+    """Return the greatest sum of `weight` over partitions without a GPU in common, and one mix that reaches it."""
+    with_gpus = [partition for partition in partitions if partition.mask]
+    total, places = heaviest_disjoint([(partition.mask, weight(partition.share)) for partition in with_gpus])
+    mix = (with_gpus[place] for place in places)
+    return total, tuple(sorted(mix, key=lambda partition: partition.mask & -partition.mask))
 
 
 def _repeated(profile: HostProfile) -> Iterator[str]:
@@ -119,6 +112,8 @@ def _repeated(profile: HostProfile) -> Iterator[str]:
         ("PCI address", [device.address for device in devices]),
         ("thread", [thread.id for thread in profile.threads]),
         ("partition id", [partition.id for partition in profile.partitions]),
+        ("GPU module", [gpu.module for gpu in profile.gpus if gpu.module is not None]),
+        ("fabric_id", [partition.fabric_id for partition in profile.partitions if partition.fabric_id is not None]),
     ):
         for value, times in Counter[int | str](values).items():
             if times > 1:
@@ -133,9 +128,8 @@ def _repeated(profile: HostProfile) -> Iterator[str]:
 def _host(profile: HostProfile) -> Iterator[str]:
     if not profile.gpus:
         yield "the profile has no GPUs"
-    for gpu in profile.gpus:
-        if gpu.index < 0:
-            yield f"GPU {gpu.index} has a negative index"
+    if not profile.partitions:
+        yield "the profile has no partitions"
     thread_by_id = {thread.id: thread for thread in profile.threads}
     for thread in profile.threads:
         sibling = thread_by_id.get(thread.sibling)
@@ -162,6 +156,32 @@ def _host(profile: HostProfile) -> Iterator[str]:
     for size in profile.sizes:
         if size not in bounded:
             yield f"size {size} has no start bound"
+
+
+def _numbering(profile: HostProfile) -> Iterator[str]:
+    gpus = profile.gpus
+    if len(gpus) > MAX_GPUS:
+        first_past = gpus[MAX_GPUS]
+        yield f"{len(gpus)} GPUs, at most {MAX_GPUS}: GPU {first_past.index} ({first_past.address}) is one too many"
+    for gpu in gpus:
+        if not 0 <= gpu.index < len(gpus):
+            yield f"GPU {gpu.index} has no place among {len(gpus)} GPUs, which are numbered from 0 to {len(gpus) - 1}"
+
+
+def _fabric(profile: HostProfile) -> Iterator[str]:
+    if profile.fabric is Fabric.PASSTHROUGH:
+        for partition in profile.partitions:
+            if partition.fabric_id is not None:
+                yield f"partition {partition.id} has fabric_id {partition.fabric_id}, but the fabric is not shared"
+        return
+    for switch in profile.nvswitches:
+        yield f"NVSwitch {switch.address} is listed, but where the fabric is shared no VM is given one"
+    for gpu in profile.gpus:
+        if gpu.module is None:
+            yield f"GPU {gpu.index} has no module, by which a shared fabric knows it"
+    for partition in profile.partitions:
+        if partition.fabric_id is None:
+            yield f"partition {partition.id} has no fabric_id, by which a shared fabric knows it"
 
 
 def _vm(profile: HostProfile) -> Iterator[str]:

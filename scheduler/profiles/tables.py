@@ -84,6 +84,14 @@ class Table:
             raise self.wrong(key, "a whole number, 0 or more", value)
         return value
 
+    def integer_or_none(self, key: str) -> int | None:
+        """Return the number of a key, or None if the key is absent."""
+        return self.integer(key) if self.has(key) else None
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there; this does not count as having read it."""
+        return key in self._values
+
     def integers(self, key: str) -> tuple[int, ...]:
         value = self._value(key)
         if not isinstance(value, list) or not all(_is_count(item) for item in value):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scheduler.core.disjoint_sets import heaviest_disjoint
 from scheduler.core.planner.explaining import Quote
 from scheduler.core.requests import Ask
 from scheduler.core.settings import Settings
@@ -22,7 +23,7 @@ class FreeSize:
     gpus: int
     queue: str
     free_now: int
-    """Partitions of this size that nobody has now, on hosts whose layout admits it now."""
+    """How many VMs of this size could run at once on what nobody has now, on hosts whose layout admits it now."""
     quote: Quote
 
 
@@ -58,5 +59,7 @@ def _free_now(snapshot: Snapshot, *, gpus: int, queue: str) -> int:
         if view.host.is_drained or view.facts.unreachable_since_at is not None:
             continue
         mask = mask_of(view.gpus_free)
-        free += sum(1 for part in view.host.profile.partitions_of_size(gpus) if part.mask & mask == part.mask)
+        unused = [part for part in view.host.profile.partitions_of_size(gpus) if part.mask & mask == part.mask]
+        # Partitions of one size may cross: then fewer can be had than are unused.
+        free += heaviest_disjoint([(part.mask, 1) for part in unused])[0]
     return free

@@ -120,6 +120,7 @@ class PlanTask:
             settings=self.settings,
             profiles=self.profiles,
             awake_since_at=self._awake_since_at,
+            likely_wait_s=self.plans.waits.likely_wait_s,
         )
 
     def _set_aside(self, plan: Plan, intents: tuple[FiledIntent, ...], now: Instant) -> None:

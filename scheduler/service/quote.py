@@ -12,8 +12,19 @@ MEASURED = 100
 """How many of the latest starts of a size an estimate is made of."""
 
 
-def quote_ask(ask: Ask, *, store: Store, plans: PlanCache, clock: Clock, settings: Settings) -> Quote:
+def quote_ask(
+    ask: Ask, *, store: Store, plans: PlanCache, clock: Clock, settings: Settings, most_alternatives: int = 0
+) -> Quote:
     """Return the quote for an ask on the plan as it is now; the answer names the plan's version."""
     p95_s = percentile(store.measurements("start", gpus=ask.gpus, limit=MEASURED), 0.95)
     estimates = Estimates(start_p95_s={} if p95_s is None else {ask.gpus: p95_s})
-    return quote(plans.current(), store.load_all_facts(), ask, clock.now(), settings, estimates)
+    return quote(
+        plans.current(),
+        store.load_all_facts(),
+        ask,
+        clock.now(),
+        settings,
+        estimates,
+        most_alternatives=most_alternatives,
+        likely_wait_s=plans.waits.likely_wait_s,
+    )

@@ -132,6 +132,8 @@ class World:
     seed: int
     now: Instant = MIDNIGHT
     odds: Odds = field(default_factory=Odds)
+    full_pools: set[HostId] = field(default_factory=set)
+    """Hosts on which no disk can be made."""
     settings: Settings = field(default_factory=Settings)
     plan: Plan = field(default_factory=Plan)
     is_checked: bool = True
@@ -356,9 +358,11 @@ class World:
             reservation=reservation_id, generation=reservation.generation, partition=span.partition, asked_at=self.now
         )
         disks = facts.disks
-        if reservation.disk is not None and reservation.disk not in {
-            d.disk for h in self.facts.values() for d in h.disks
-        }:
+        if (
+            host not in self.full_pools
+            and reservation.disk is not None
+            and reservation.disk not in {d.disk for h in self.facts.values() for d in h.disks}
+        ):
             size_gib = reservation.request.disk_gib
             disks = (*disks, DiskFact(disk=reservation.disk, size_gib=size_gib, made_at=self.now))
         self.facts[host] = replace(facts, vms=(*facts.vms, vm), disks=disks)

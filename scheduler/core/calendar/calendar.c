@@ -24,7 +24,7 @@ typedef int32_t i32;
 typedef uint64_t u64;
 
 typedef struct { i64 start, end; i32 host, set; } Place;
-typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent; } Fit;
+typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; } Fit;
 typedef struct { Place place; Fit fit; i64 due; i32 used; } Booking;
 
 typedef struct { Place *gaps; i32 n; i64 longest, latest; } Chunk;
@@ -160,7 +160,7 @@ static void tighten(const Calendar *c, Chunk *chunk) {
 
 /* ---- making one */
 
-i32 calendar_version(void) { return 1; }
+i32 calendar_version(void) { return 2; }
 
 void calendar_free(Calendar *c) {
     if (!c) return;
@@ -545,6 +545,7 @@ i32 calendar_end_at(Calendar *c, i32 key, i64 end) {
 /* ---- asking */
 
 static int may_use(const Host *host, const Fit *fit) {
+    if (fit->kind >= 0 && host->kind != fit->kind) return 0;
     return (fit->label < 0 || host->label == fit->label) && (!host->silent || fit->silent);
 }
 
@@ -709,6 +710,18 @@ i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32
     return count;
 }
 
+/* Book requests at their earliest places, one after the other; return how many found one. Their keys count up. */
+i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes, i32 n, i64 from, i64 *starts) {
+    for (i32 i = 0; i < n; i++) {
+        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1};
+        Place place;
+        if (calendar_earliest(c, &fit, from, FOREVER, &place)) return i;
+        if (calendar_book(c, key + i, &place, &fit, FIXED)) return NO_MEMORY;
+        starts[i] = place.start;
+    }
+    return n;
+}
+
 /* ---- the plan that keeps every promise */
 
 i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
@@ -736,6 +749,33 @@ i32 calendar_relax(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
         if (calendar_book(c, keys[i], is_found ? &place : &booking.place, &booking.fit, booking.due)) return NO_MEMORY;
     }
     return count;
+}
+
+/* Book bookings anew in this order, each at its earliest place by its promise, and return 1; or leave all as it is. */
+i32 calendar_rebook(Calendar *c, const i32 *keys, i32 n, i64 most_gpu_s, i64 *total) {
+    Booking *before = malloc((size_t)(n ? n : 1) * sizeof(Booking));
+    if (!before) return NO_MEMORY;
+    i32 done = 0, outcome = 0;
+    *total = 0;
+    for (i32 i = 0; i < n && !outcome; i++) {
+        before[i] = c->bookings[keys[i]];
+        outcome = calendar_free_key(c, keys[i]);
+    }
+    for (; done < n && !outcome; done++) {
+        const Booking *b = &before[done];
+        Place place;
+        if (calendar_earliest(c, &b->fit, c->now, b->due, &place) || place.end - place.start != b->fit.whole) break;
+        *total += (i64)b->fit.size * (place.start - c->now);
+        if (*total > most_gpu_s) break;
+        outcome = calendar_book(c, keys[done], &place, &b->fit, b->due);
+    }
+    if (done < n) {
+        for (i32 i = 0; i < done && !outcome; i++) outcome = calendar_free_key(c, keys[i]);
+        for (i32 i = 0; i < n && !outcome; i++)
+            outcome = calendar_book(c, keys[i], &before[i].place, &before[i].fit, before[i].due);
+    }
+    free(before);
+    return outcome ? NO_MEMORY : done == n;
 }
 
 typedef struct { i64 weight; Place place; i32 keys[MOST_DISPLACED]; i32 n; } Option;

@@ -16,7 +16,7 @@ from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 
 LIBRARY = "_calendar.so"
-VERSION = 1
+VERSION = 2
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
 _BUSY, _TAKEN = -1, -2
 
@@ -33,6 +33,7 @@ class _Fit(Structure):
         ("shape", c_int32),
         ("label", c_int32),
         ("silent", c_int32),
+        ("kind", c_int32),
     )
 
 
@@ -69,8 +70,13 @@ def _library() -> ctypes.CDLL | None:
         "calendar_earliest": (c_int32, [c_void_p, fit, c_int64, c_int64, place]),
         "calendar_latest": (c_int32, [c_void_p, fit, c_int64, c_int64, place]),
         "calendar_conflicts": (c_int32, [c_void_p, c_int32, c_int32, c_int64, c_int64, keys, c_int32]),
+        "calendar_book_all": (
+            c_int32,
+            [c_void_p, c_int32, keys, POINTER(c_int64), c_int32, c_int64, POINTER(c_int64)],
+        ),
         "calendar_compact": (c_int32, [c_void_p, keys, c_int32, keys]),
         "calendar_relax": (c_int32, [c_void_p, keys, c_int32, keys]),
+        "calendar_rebook": (c_int32, [c_void_p, keys, c_int32, c_int64, POINTER(c_int64)]),
         "calendar_start_now": (c_int32, [c_void_p, c_int32, c_int32, c_int32, keys]),
     }
     for name, (restype, argtypes) in signatures.items():
@@ -152,7 +158,7 @@ class CompiledCalendar:
         fit = self._fit
         return Booking(
             _told(self._place),
-            Fit(fit.size, fit.whole, fit.shortest, fit.shape, fit.label, bool(fit.silent)),
+            Fit(fit.size, fit.whole, fit.shortest, fit.shape, fit.label, bool(fit.silent), fit.kind),
             self._due.value,
         )
 
@@ -213,6 +219,14 @@ class CompiledCalendar:
             return None
         return _told(self._out)
 
+    def book_all(self, key: int, asks: Sequence[tuple[int, int]], from_at: Instant) -> list[Instant]:
+        n = len(asks)
+        sizes = (c_int32 * n)(*[size for size, _ in asks])
+        wholes = (c_int64 * n)(*[whole_s for _, whole_s in asks])
+        starts = (c_int64 * n)()
+        placed = _checked(self._c.calendar_book_all(self._handle, key, sizes, wholes, n, from_at, starts))
+        return list(starts[:placed])
+
     # ---- the plan that keeps every promise
 
     def compact(self, keys: Sequence[int]) -> list[int]:
@@ -224,6 +238,11 @@ class CompiledCalendar:
         given, moved = (c_int32 * len(keys))(*keys), self._room(len(keys))
         count = _checked(self._c.calendar_relax(self._handle, given, len(keys), moved))
         return list(moved[:count])
+
+    def rebook(self, keys: Sequence[int], most_gpu_s: int) -> int | None:
+        given = (c_int32 * len(keys))(*keys)
+        found = _checked(self._c.calendar_rebook(self._handle, given, len(keys), most_gpu_s, self._due_ref))
+        return self._due.value if found else None
 
     def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
         moved = self._moved
@@ -243,7 +262,7 @@ class CompiledCalendar:
 
     def _set_fit(self, fit: Fit) -> None:
         mine = self._fit
-        mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent = fit
+        mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent, mine.kind = fit
 
 
 def _told(place: _Place) -> Place:

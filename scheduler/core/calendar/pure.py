@@ -3,8 +3,9 @@
 For each size there is one index of all maximal free gaps of all sets of that size, on all hosts, in order of their
 start. The earliest fit is the first gap in it that is long enough, so its cost does not grow with the number of hosts.
 Gaps lie in chunks; each chunk has an upper bound of how long its gaps are and how late they end, which is tightened
-only when a scan found nothing. A booking changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned
-blocks of 16 GPUs), a few microseconds each.
+only when a scan found nothing. So has each block of chunks: of thousands a look passes by all but a few. A booking
+changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned blocks of 16 GPUs), a few microseconds
+each.
 
 Everything is clipped at `now`: a gap that has begun starts at `BEGUN`, so what lies behind plays no part, and equal
 bookings give equal answers, however they came to be. `compiled` is the same in C; both give the same results, which
@@ -25,7 +26,10 @@ BEGUN = -1
 FIXED = -1
 """The due instant of a booking that is never moved."""
 
-MOST_IN_CHUNK = 128
+MOST_IN_CHUNK = 64
+
+IN_BLOCK = 64
+"""So many chunks have bounds together."""
 
 MOST_TIED = 64
 """So many gaps of one earliest start are looked at for the one that breaks up least."""
@@ -63,6 +67,8 @@ class Fit(NamedTuple):
     """Only on hosts with this label; -1: on any."""
     may_be_silent: bool = False
     """Also on hosts that do not answer."""
+    kind: int = -1
+    """Only on hosts of the kind that was added as this number; -1: of any."""
 
 
 class Booking(NamedTuple):
@@ -77,13 +83,15 @@ class Booking(NamedTuple):
 class _Gaps:
     """The gaps of all sets of one size, as (start, host, set, end), in that order."""
 
-    __slots__ = ("chunks", "firsts", "latest", "longest")
+    __slots__ = ("block_latest", "block_longest", "chunks", "firsts", "latest", "longest")
 
     def __init__(self) -> None:
         self.chunks: list[list[tuple[int, int, int, int]]] = []
         self.firsts: list[tuple[int, int, int, int]] = []
         self.longest: list[int] = []
         self.latest: list[int] = []
+        self.block_longest: list[int] = []
+        self.block_latest: list[int] = []
 
     def add(self, gap: tuple[int, int, int, int], now: Instant) -> None:
         length_s = gap[3] - max(gap[0], now)
@@ -92,6 +100,8 @@ class _Gaps:
             self.firsts.append(gap)
             self.longest.append(length_s)
             self.latest.append(gap[3])
+            self.block_longest.append(length_s)
+            self.block_latest.append(gap[3])
             return
         number = max(bisect_right(self.firsts, gap) - 1, 0)
         chunk = self.chunks[number]
@@ -101,12 +111,14 @@ class _Gaps:
             self.firsts[number] = gap
         self.longest[number] = max(self.longest[number], length_s)
         self.latest[number] = max(self.latest[number], gap[3])
+        self._widen(number // IN_BLOCK, number)
         if len(chunk) > MOST_IN_CHUNK:
             half = len(chunk) // 2
             self.chunks[number : number + 1] = [chunk[:half], chunk[half:]]
             self.firsts.insert(number + 1, chunk[half])
             self.longest.insert(number, self.longest[number])
             self.latest.insert(number, self.latest[number])
+            self._moved_up(number + 1)
 
     def remove(self, gap: tuple[int, int, int, int]) -> None:
         number = bisect_right(self.firsts, gap) - 1
@@ -115,6 +127,7 @@ class _Gaps:
         del chunk[at]
         if not chunk:
             del self.chunks[number], self.firsts[number], self.longest[number], self.latest[number]
+            self._moved_down(number)
         elif at == 0:
             self.firsts[number] = chunk[0]
 
@@ -123,13 +136,53 @@ class _Gaps:
         self.longest[number] = max(end - (start if start > now else now) for start, _, _, end in chunk)
         self.latest[number] = max(gap[3] for gap in chunk)
 
+    def tighten_block(self, block: int) -> None:
+        chunks = slice(block * IN_BLOCK, (block + 1) * IN_BLOCK)
+        self.block_longest[block] = max(self.longest[chunks])
+        self.block_latest[block] = max(self.latest[chunks])
+
+    def _widen(self, block: int, number: int) -> None:
+        """Let the bounds of a block hold for one chunk more."""
+        if self.longest[number] > self.block_longest[block]:
+            self.block_longest[block] = self.longest[number]
+        if self.latest[number] > self.block_latest[block]:
+            self.block_latest[block] = self.latest[number]
+
+    def _moved_up(self, number: int) -> None:
+        """A chunk is new, and all after it are one further on: the last of each block is in the next."""
+        if len(self.chunks) > IN_BLOCK * len(self.block_longest):
+            self.block_longest.append(self.longest[-1])
+            self.block_latest.append(self.latest[-1])
+        self._widen(number // IN_BLOCK, number)
+        for block in range(number // IN_BLOCK + 1, len(self.block_longest)):
+            self._widen(block, block * IN_BLOCK)
+
+    def _moved_down(self, number: int) -> None:
+        """A chunk is gone, and all after it are one further back: the first of each block is in the one before."""
+        last = (len(self.chunks) - 1) // IN_BLOCK
+        del self.block_longest[last + 1 :], self.block_latest[last + 1 :]
+        for block in range(number // IN_BLOCK, last):
+            self._widen(block, (block + 1) * IN_BLOCK - 1)
+
 
 class _Host:
     """What is booked on one host."""
 
-    __slots__ = ("begin", "ends", "gap_ends", "gap_starts", "is_silent", "keys", "kind", "label", "starts")
+    __slots__ = (
+        "begin",
+        "ends",
+        "gap_ends",
+        "gap_starts",
+        "is_silent",
+        "keys",
+        "kind",
+        "label",
+        "number_of_kind",
+        "starts",
+    )
 
-    def __init__(self, kind: Kind, label: int) -> None:
+    def __init__(self, kind: Kind, number_of_kind: int, label: int) -> None:
+        self.number_of_kind = number_of_kind
         sets, gpus = range(len(kind.masks)), range(kind.gpu_count)
         self.kind = kind
         self.label = label
@@ -149,6 +202,7 @@ class PureCalendar:
     def __init__(self, now: Instant) -> None:
         self.now = now
         self._hosts: list[_Host] = []
+        self._kinds: list[Kind] = []
         self._by_size: dict[int, _Gaps] = {}
         self._bookings: dict[int, Booking] = {}
         self._shapes: list[dict[int, tuple[list[Instant], list[Instant], list[bool]]]] = []
@@ -156,9 +210,15 @@ class PureCalendar:
     # ---- hosts
 
     def add_host(self, kind: Kind, label: int = 0) -> int:
-        """Add a host with nothing on it; return its number. `label` says which storage it reaches."""
+        """Add a host with nothing on it; return its number. `label` says which storage it reaches.
+
+        Kinds are numbered from 0, in the order in which they first come.
+        """
         number = len(self._hosts)
-        self._hosts.append(_Host(kind, label))
+        if not any(known is kind for known in self._kinds):
+            self._kinds.append(kind)
+        number_of_kind = next(n for n, known in enumerate(self._kinds) if known is kind)
+        self._hosts.append(_Host(kind, number_of_kind, label))
         for place, size in enumerate(kind.sizes):
             self._by_size.setdefault(size, _Gaps()).add((BEGUN, number, place, FOREVER), self.now)
         return number
@@ -399,41 +459,57 @@ class PureCalendar:
         from_at = max(from_at, self.now)
         best: Place | None = None
         best_at, best_level, tied = latest_at + 1, 0, 0
-        for number, first in enumerate(gaps.firsts):
-            if first[0] >= best_at and first[0] > from_at:
+        shortest_s, firsts = fit.shortest_s, gaps.firsts
+        until_at = from_at + shortest_s
+        for block, block_longest_s in enumerate(gaps.block_longest):
+            start = firsts[block * IN_BLOCK][0]
+            if start >= best_at and start > from_at:
                 break
-            if gaps.longest[number] < fit.shortest_s or gaps.latest[number] < from_at + fit.shortest_s:
+            if block_longest_s < shortest_s or gaps.block_latest[block] < until_at:
                 continue
-            fitted = False
-            for gap_start, host_number, place, gap_end in gaps.chunks[number]:
-                if gap_start >= best_at and gap_start > from_at:
+            seen = False
+            for number in range(block * IN_BLOCK, min((block + 1) * IN_BLOCK, len(firsts))):
+                if gaps.longest[number] < shortest_s or gaps.latest[number] < until_at:
+                    continue
+                start = firsts[number][0]
+                if start >= best_at and start > from_at:
                     break
-                start = gap_start if gap_start > from_at else from_at
-                if gap_end - start < fit.shortest_s:
-                    continue
-                fitted = True
-                host = self._hosts[host_number]
-                if not self._may_use(host, fit):
-                    continue
-                found = self._fit(host_number, host.begin[place], start, gap_end, fit, best_at)
-                if found is None:
-                    continue
-                start, end = found
-                if start < best_at:
-                    best, best_at, tied = Place(start, end, host_number, place), start, 1
-                    best_level = self._level(host, place, start)
-                elif tied < MOST_TIED:
-                    tied += 1
-                    level = self._level(host, place, start)
-                    if level < best_level:
-                        best, best_level = Place(start, end, host_number, place), level
-                if best is not None and best_at == from_at and (best_level == 0 or tied >= MOST_TIED):
-                    return best
-            if not fitted:
-                gaps.tighten(number, self.now)
+                seen, fitted = True, False
+                for gap_start, host_number, place, gap_end in gaps.chunks[number]:
+                    if gap_end < until_at:
+                        continue
+                    if gap_start >= best_at and gap_start > from_at:
+                        break
+                    start = gap_start if gap_start > from_at else from_at
+                    if gap_end - start < shortest_s:
+                        continue
+                    fitted = True
+                    host = self._hosts[host_number]
+                    if not self._may_use(host, fit):
+                        continue
+                    found = self._fit(host_number, host.begin[place], start, gap_end, fit, best_at)
+                    if found is None:
+                        continue
+                    start, end = found
+                    if start < best_at:
+                        best, best_at, tied = Place(start, end, host_number, place), start, 1
+                        best_level = self._level(host, place, start)
+                    elif tied < MOST_TIED:
+                        tied += 1
+                        level = self._level(host, place, start)
+                        if level < best_level:
+                            best, best_level = Place(start, end, host_number, place), level
+                    if best is not None and best_at == from_at and (best_level == 0 or tied >= MOST_TIED):
+                        return best
+                if not fitted:
+                    gaps.tighten(number, self.now)
+            if not seen:
+                gaps.tighten_block(block)
         return best
 
     def _may_use(self, host: _Host, fit: Fit) -> bool:
+        if fit.kind >= 0 and host.number_of_kind != fit.kind:
+            return False
         return (fit.label < 0 or host.label == fit.label) and (not host.is_silent or fit.may_be_silent)
 
     def _level(self, host: _Host, place: int, at: Instant) -> int:
@@ -479,10 +555,15 @@ class PureCalendar:
         whole_s = fit.whole_s
         best: Place | None = None
         best_at = from_at - 1
-        number = bisect_right(gaps.firsts, (latest_at, 1 << 60, 0, 0)) - 1
-        while number >= 0:
-            if gaps.latest[number] - whole_s > best_at and gaps.longest[number] >= whole_s:
-                fitted = False
+        last = bisect_right(gaps.firsts, (latest_at, 1 << 60, 0, 0)) - 1
+        for block in range(last // IN_BLOCK, -1, -1):
+            if gaps.block_latest[block] - whole_s <= best_at or gaps.block_longest[block] < whole_s:
+                continue
+            seen = False
+            for number in range(min(last, (block + 1) * IN_BLOCK - 1), block * IN_BLOCK - 1, -1):
+                if gaps.latest[number] - whole_s <= best_at or gaps.longest[number] < whole_s:
+                    continue
+                seen, fitted = True, False
                 for gap_start, host_number, place, gap_end in reversed(gaps.chunks[number]):
                     if gap_start > latest_at:
                         fitted = True
@@ -503,7 +584,8 @@ class PureCalendar:
                             return best
                 if not fitted:
                     gaps.tighten(number, self.now)
-            number -= 1
+            if not seen:
+                gaps.tighten_block(block)
         return best
 
     def _fit_late(self, host: int, low: Instant, start: Instant, fit: Fit) -> Instant:
@@ -523,6 +605,21 @@ class PureCalendar:
                 return late
             at -= 1
         return -1
+
+    def book_all(self, key: int, asks: Sequence[tuple[int, int]], from_at: Instant) -> list[Instant]:
+        """Book requests (GPUs, seconds) at their earliest places, one after the other; return their starts.
+
+        Their keys count up from `key`. Stops at the first that finds no place.
+        """
+        starts = []
+        for number, (size, whole_s) in enumerate(asks):
+            fit = Fit(size, whole_s, whole_s)
+            place = self.earliest(fit, from_at)
+            if place is None:
+                break
+            self.book(key + number, place, fit)
+            starts.append(place.start_at)
+        return starts
 
     # ---- the plan that keeps every promise
 
@@ -549,6 +646,28 @@ class PureCalendar:
                 moved.append(key)
             self.book(key, place or booking.place, booking.fit, booking.due_at)
         return moved
+
+    def rebook(self, keys: Sequence[int], most_gpu_s: int) -> int | None:
+        """Book bookings anew in this order, each at its earliest place by its promise: all of them or none.
+
+        Returns the sum of their GPUs times their waits from now on; None, and nothing has moved, when one finds no
+        place, or when the sum would be over `most_gpu_s`.
+        """
+        before = [self.free(key) for key in keys]
+        total = 0
+        for number, (key, booking) in enumerate(zip(keys, before, strict=True)):
+            fit = booking.fit
+            place = self.earliest(fit, self.now, booking.due_at)
+            if place is not None:
+                total += fit.size * (place.start_at - self.now)
+            if place is None or place.end_at - place.start_at != fit.whole_s or total > most_gpu_s:
+                for done in keys[:number]:
+                    self.free(done)
+                for moved, was in zip(keys, before, strict=True):
+                    self.book(moved, was.place, was.fit, was.due_at)
+                return None
+            self.book(key, place, fit, booking.due_at)
+        return total
 
     def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
         """Move a booking to now, others out of its way to where their promises allow; None: it cannot, nothing moved.

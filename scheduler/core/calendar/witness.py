@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
+from scheduler.core.calendar.improving import MOST_PLACED, improve
 from scheduler.core.calendar.making import Calendar
 from scheduler.core.calendar.orders import Order, wide_response_ratio
 from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
@@ -130,6 +131,13 @@ class Witness:
             started.append(one.key)
             free = self._free_sizes(now)
         return started
+
+    def improve(self, now: Instant, *, most_placed: int = MOST_PLACED) -> bool:
+        """At a quiet moment: swap the plan of those that wait for a better one, if a search finds one in its budget."""
+        self.calendar.advance(now)
+        moved = improve(self.calendar, list(self.waiting), most_placed=most_placed)
+        self._follow(moved)
+        return bool(moved)
 
     def _free_sizes(self, now: Instant) -> set[int]:
         """Return the sizes of which some set is free now."""

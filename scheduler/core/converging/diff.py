@@ -224,6 +224,9 @@ def _resets(work: Diffing) -> list[Action]:
         if device.result_of("config_readable") is CheckResult.FAILED:
             # Dead, and out of the plan by a GPU that stands in for it; there is nothing to reset.
             continue
+        if device.mistaken_for:
+            # Whatever it is, it is not the device that a VM had.
+            continue
         if device.result_of("reset_done") is CheckResult.FAILED:
             actions.extend(_reset(work, address, None, None))
     return actions

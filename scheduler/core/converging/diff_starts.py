@@ -118,6 +118,7 @@ def _is_held_up(work: Diffing, wanted: DesiredVm, last: VmFact | None, taken: se
     _check_time(work, wanted)
     _check_disk(work, wanted, last)
     _check_holders(work, wanted, taken)
+    _check_groups(work, wanted)
     if len(work.findings) == before:
         _check_devices(work, wanted)
     return len(work.findings) > before
@@ -167,6 +168,20 @@ def _check_holders(work: Diffing, wanted: DesiredVm, taken: set[int]) -> None:
         holders.add("another start or stop")
     for holder in sorted(holders):
         work.waits(wanted, ReasonCode.WAITS_FOR_HAND_OVER, gpus=_text(partition.gpus), holder=holder)
+
+
+def _check_groups(work: Diffing, wanted: DesiredVm) -> None:
+    """Say who has a device that shares an IOMMU group with one of this VM: both go to one VM, or to none."""
+    addresses = frozenset(work.profile.devices(wanted.partition))
+    name_by_uuid = {domain.uuid: domain.name for domain in work.look.domains}
+    device_by_holder: dict[str, str] = {}
+    for device in work.look.devices:
+        holder = device.group_held_by
+        if device.address in addresses and device.held_by is None and holder is not None:
+            device_by_holder.setdefault(name_by_uuid.get(holder, str(holder)), device.address)
+    for name, address in sorted(device_by_holder.items()):
+        gpus = _text(wanted.partition.gpus)
+        work.waits(wanted, ReasonCode.WAITS_FOR_GROUP, gpus=gpus, holder=name, device=address)
 
 
 def _check_strangers(work: Diffing, wanted: DesiredVm) -> frozenset[UUID]:

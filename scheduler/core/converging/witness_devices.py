@@ -2,17 +2,23 @@
 
     CLEAN ──held or started──▶ DIRTY ──reset seen──▶ CLEAN
       any ──unreadable, or off the bus──▶ QUARANTINED ──an admin says mended──▶ DIRTY
-      any ──a stranger holds it──▶ FOREIGN ──it let go──▶ DIRTY
-      any ──the state of its start is not understood──▶ UNCLEAR ──known again──▶ DIRTY
+      any ──a stranger holds it, or another of its IOMMU group──▶ FOREIGN ──it let go──▶ DIRTY
+      any ──the state of its start is not understood, or it is not what the profile says──▶ UNCLEAR ──it is──▶ DIRTY
 
 A GPU goes from one tenant to the next only over a reset that was asked after the last one had it. It is quarantined
-for a fault of its own, or in place of a switch or an adapter that is dead (`witness_shared`).
+for a fault of its own, or in place of a switch or an adapter that is dead (`witness_shared`). A profile that is wrong
+about what it is says nothing about the GPU: it comes back by itself once the profile is right.
 """
 
 from dataclasses import replace
 
 from scheduler.core.converging.asked import asked_of, was_refused, with_gpus, without_asked
-from scheduler.core.converging.witness_shared import is_to_be_reset_anew, problems_by_stand_in
+from scheduler.core.converging.witness_shared import (
+    is_to_be_reset_anew,
+    mistakes_by_stand_in,
+    problems_by_stand_in,
+    what_profile_says,
+)
 from scheduler.core.converging.witnessing import Witnessing
 from scheduler.core.facts import (
     OUT_OF_PLAN,
@@ -40,8 +46,8 @@ def witness_gpus(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> Host
     if not look.devices:
         return facts
     device_by_address = {device.address: device for device in look.devices}
-    holder_by_gpu = {gpu: domain.name for domain in facts.foreign for gpu in sorted(domain.gpus)}
-    unclear_by_gpu = _unclear(seen, facts, look)
+    holder_by_gpu = _foreign_holders(seen, facts, device_by_address)
+    unclear_by_gpu = {**_mistaken(seen, facts, look, device_by_address), **_unclear(seen, facts, look)}
     stands_in = problems_by_stand_in(seen, facts, look)
     fact_by_gpu = {fact.gpu: fact for fact in facts.gpus}
     in_use = frozenset(gpu for vm in facts.vms if vm.end is None for gpu in seen.profile.partition(vm.partition).gpus)
@@ -65,11 +71,37 @@ def witness_gpus(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> Host
     return _close_resets(seen, facts, device_by_address)
 
 
+def _foreign_holders(
+    seen: Witnessing, facts: HostFacts, device_by_address: dict[str, ObservedDevice]
+) -> dict[int, str]:
+    """Return the GPUs that strangers have, themselves or by another device of their IOMMU group, and who it is."""
+    name_by_stranger = {domain.uuid: domain.name for domain in facts.foreign}
+    holder_by_gpu: dict[int, str] = {}
+    for gpu in seen.profile.gpus:
+        device = device_by_address.get(gpu.address)
+        holder = None if device is None else device.group_held_by
+        if holder in name_by_stranger:
+            holder_by_gpu[gpu.index] = name_by_stranger[holder]
+    return {**holder_by_gpu, **{gpu: domain.name for domain in facts.foreign for gpu in sorted(domain.gpus)}}
+
+
+def _mistaken(
+    seen: Witnessing, facts: HostFacts, look: ObservedHost, device_by_address: dict[str, ObservedDevice]
+) -> dict[int, str]:
+    """Return the GPUs that are not what the profile says, or stand in for a device that is not; and what is found."""
+    by_gpu = {gpu: "; ".join(mistakes) for gpu, mistakes in mistakes_by_stand_in(seen, facts, look).items()}
+    for gpu in seen.profile.gpus:
+        device = device_by_address.get(gpu.address)
+        if device is not None and device.mistaken_for:
+            by_gpu[gpu.index] = f"{gpu.address} {what_profile_says(seen.profile, device)}"
+    return by_gpu
+
+
 def _unclear(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int, str]:
     """Return the GPUs of our own starts whose state is not understood, and which start it is."""
     unknown = {domain.uuid: domain.name for domain in look.domains if domain.state is DomainState.UNKNOWN}
     return {
-        gpu: unknown[vm.uuid]
+        gpu: f"the state of {unknown[vm.uuid]}, which has it, is not understood"
         for vm in facts.vms
         if not vm.is_gone and vm.uuid in unknown and vm.uuid not in seen.in_flight.vms
         for gpu in seen.profile.partition(vm.partition).gpus
@@ -81,7 +113,7 @@ def _out(gpu: Gpu, holder_by_gpu: dict[int, str], unclear_by_gpu: dict[int, str]
     if gpu.index in holder_by_gpu:
         return GpuState.FOREIGN, f"held by {holder_by_gpu[gpu.index]}"
     if gpu.index in unclear_by_gpu:
-        return GpuState.UNCLEAR, f"the state of {unclear_by_gpu[gpu.index]}, which has it, is not understood"
+        return GpuState.UNCLEAR, unclear_by_gpu[gpu.index]
     return None
 
 

@@ -3,7 +3,8 @@
 A dead one makes every partition that needs it unusable. The plan counts GPUs, so one GPU of those partitions *stands
 in* for the device: it is quarantined with a problem that names the device, and all of them leave the plan with it. As
 few GPUs as possible stand in, so that partitions that do without the device stay in the plan. An admin's `mended` for
-that GPU has the device checked again.
+that GPU has the device checked again. For a device that is merely another than the profile says, they stand in too, and
+are not quarantined.
 """
 
 from collections.abc import Callable
@@ -41,10 +42,38 @@ def problem_of(profile: HostProfile, address: str, what: str) -> str:
 def problems_by_stand_in(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int, tuple[str, ...]]:
     """Return the GPUs that stand in for dead devices, and for which; those that do already go on doing so."""
     device_by_address = {device.address: device for device in look.devices}
-    standing = {fact.gpu for fact in facts.gpus if fact.state is GpuState.QUARANTINED}
+    return _by_stand_in(
+        seen,
+        facts,
+        lambda address: _what_is_wrong(seen, facts, address, device_by_address.get(address)),
+        standing={fact.gpu for fact in facts.gpus if fact.state is GpuState.QUARANTINED},
+    )
+
+
+def mistakes_by_stand_in(seen: Witnessing, facts: HostFacts, look: ObservedHost) -> dict[int, tuple[str, ...]]:
+    """Return the GPUs that stand in for devices which are not what the profile says, and for which.
+
+    For as long as that is so: nothing is wrong with a device, and nobody has to say that it is mended.
+    """
+    mistaken = {d.address: what_profile_says(seen.profile, d) for d in look.devices if d.mistaken_for}
+    gpu_by_address = {gpu.address: gpu.index for gpu in seen.profile.gpus}
+    standing = {fact.gpu for fact in facts.gpus if fact.state is GpuState.UNCLEAR}
+    standing |= {gpu_by_address[address] for address in mistaken if address in gpu_by_address}
+    return _by_stand_in(seen, facts, lambda address: mistaken.get(address, ""), standing=standing)
+
+
+def what_profile_says(profile: HostProfile, device: ObservedDevice) -> str:
+    """Say of a device that it is another than the profile says."""
+    return f"is not what profile {profile.name} says: {device.mistaken_for}"
+
+
+def _by_stand_in(
+    seen: Witnessing, facts: HostFacts, what_of: Callable[[str], str], *, standing: set[int]
+) -> dict[int, tuple[str, ...]]:
+    """Return the GPUs that stand in for the devices of which there is something to say, those that do already first."""
     found: dict[int, tuple[str, ...]] = {}
     for address in _shared_addresses(seen.profile):
-        what = _what_is_wrong(seen, facts, address, device_by_address.get(address))
+        what = what_of(address)
         if what:
             # Guests that do without the device go on, and so do the GPUs they have, if there is a choice.
             spared = _gpus_of_guests_without(seen, facts, address)

@@ -10,7 +10,8 @@ from scheduler.core.planner.outages import outages
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.planner.promising import keeps, promise_of
 from scheduler.core.reasons import Reason, ReasonCode, reason
-from scheduler.core.requests import AtBoundary, DiskId, Request, ReservationId
+from scheduler.core.requests import AtBoundary, DiskId, Promise, Request, ReservationId
+from scheduler.core.spans import Instant
 
 
 def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
@@ -58,8 +59,18 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         start_by_at=promise.start_by_at,
         end_by_at=promise.end_by_at,
         booked_at=spans[0].start_at,
+        gpus=request.gpus,
+        likely_at=likely_at(draft, request, promise),
+        not_before_at=request.not_before_at,
     )
     return reservation, ()
+
+
+def likely_at(draft: Draft, request: Request, promise: Promise) -> Instant:
+    """Return when a first start is likely: by what others waited of what they were told. No promise."""
+    from_at = max(draft.now, request.not_before_at or 0)
+    told_s = max(0, promise.start_by_at - from_at)
+    return from_at + (told_s if draft.likely_wait_s is None else draft.likely_wait_s(request.gpus, told_s))
 
 
 def _kept_disk(draft: Draft, continued: ReservationId) -> DiskId:

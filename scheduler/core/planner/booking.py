@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 
+from scheduler.core.facts import VmEnd
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.draft import Draft
@@ -113,8 +114,7 @@ def rebook(
         want = replace(want, only_at=want.only_at and not is_fault, from_at=max(draft.now, want.from_at, from_at or 0))
     disk = draft.disks.get(reservation.disk) if reservation.disk else None
     if disk is not None:
-        is_begun = has_started(reservation) or any(span.end_at > draft.now for span in fixed)
-        if is_begun or reservation.request.continues is not None:
+        if is_disk_bound(draft, reservation) or any(span.end_at > draft.now for span in fixed):
             want = with_kept_disk(want, disk)
             # What a fault took is made good even where the pool gets tight by it.
             want = replace(want, kept_disk=None) if is_fault else want
@@ -204,6 +204,20 @@ def _place(span: BookedSpan) -> Place:
     return span.host, span.partition
 
 
+def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
+    """Whether its disk is on a host, or may be: from then on it runs only where that disk is.
+
+    What failed to start each time, before a disk was made, is as good elsewhere.
+    """
+    if reservation.request.continues is not None:
+        return True
+    if any(f.disk == reservation.disk and f.deleted_at is None for h in draft.facts.values() for f in h.disks):
+        return True
+    vms = draft.vms_of(reservation.id)
+    have_all_failed = all(vm.end is VmEnd.START_FAILED and vm.up_at is None for _, vm in vms)
+    return len(vms) < reservation.generation or not have_all_failed
+
+
 def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     """Move the disk's booking after its reservation's spans."""
     assert draft.rules is not None
@@ -212,7 +226,7 @@ def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
         return
     disk = draft.disks[reservation.disk]
     until_at = reservation.spans[-1].end_at + draft.rules.retention_s
-    if has_started(reservation) or reservation.request.continues is not None:
+    if is_disk_bound(draft, reservation):
         draft.keep_disk_until(disk.id, until_at)
         return
     # Not the first of all: that one may have passed without a start.

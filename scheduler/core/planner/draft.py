@@ -4,7 +4,7 @@ A step reads the plan and the facts, changes rows here, and takes the whole as o
 only (rows, calendar, events, undo); what to change is decided in `booking`, `settling` and `step`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -22,7 +22,7 @@ from scheduler.core.plan import (
     Reservation,
     Rules,
 )
-from scheduler.core.planner.calendar import Calendar
+from scheduler.core.planner.board import Board
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
@@ -33,6 +33,8 @@ from scheduler.core.windows import Stretches, Window, WindowId, stretches
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+LikelyWait = Callable[[int, int], int]
 
 WAIT_FOR_LOOK_S = MINUTE_S
 """So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
@@ -49,8 +51,13 @@ class Draft:
         settings: Settings,
         *,
         awake_since_at: Instant | None = None,
+        likely_wait_s: LikelyWait | None = None,
     ) -> None:
-        """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows."""
+        """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
+
+        `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
+        """
+        self.likely_wait_s = likely_wait_s
         self.plan = plan
         self.facts = facts
         self.now = now
@@ -76,6 +83,7 @@ class Draft:
             host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
         )
         """Hosts that do not answer now."""
+        self._are_begins_stale = True
         self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], Stretches] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
@@ -86,16 +94,34 @@ class Draft:
         for host_id in sorted(facts):
             for vm in facts[host_id].vms:
                 self._vms_of.setdefault(vm.reservation, []).append((host_id, vm))
-        self.calendar = self._make_calendar()
+        self.board = self._make_board()
 
-    def _make_calendar(self) -> Calendar:
-        calendar = Calendar((host.id, host.profile) for host in self.hosts.values())
+    def _make_board(self) -> Board:
+        board = Board(self.hosts.values(), self.now)
         for reservation in self.reservations.values():
             for span in reservation.spans:
-                if span.end_at > self.now:
-                    hosts = calendar.by_host[span.host]
-                    hosts.add(hosts.profile.partition(span.partition), span.start_at, span.end_at)
-        return calendar
+                board.book(reservation.id, span)
+        for host_id in self.silent_hosts:
+            board.set_silent(host_id, is_silent=True)
+        return board
+
+    def ready_board(self) -> Board:
+        """Return the board, with what may be booked from when on as it is now."""
+        if self._are_begins_stale and self.rules is not None:
+            self._are_begins_stale = False
+            for host in self.hosts.values():
+                self.board.set_begins(host.id, self._begin_at(host))
+        return self.board
+
+    def _begin_at(self, host: Host) -> Callable[[int], Instant]:
+        out, late = self.mask_out(host.id), self.late_stops_on(host.id)
+
+        def begin_at(mask: int) -> Instant:
+            if host.is_drained or mask & out:
+                return FOREVER
+            return max((at for others, at in late if mask & others), default=0)
+
+        return begin_at
 
     # Reading.
 
@@ -201,19 +227,18 @@ class Draft:
     def put(self, reservation: Reservation) -> None:
         """Set a reservation; the calendar follows its spans."""
         old = self.reservations.get(reservation.id)
-        self._unbook(old.spans if old else ())
         self.reservations[reservation.id] = reservation
-        self._book(reservation.spans)
+        before = old.spans if old else ()
+        if before == reservation.spans:
+            return
+        for span in before:
+            self.board.unbook(span)
+        for span in reservation.spans:
+            self.board.book(reservation.id, span)
 
-    def _unbook(self, spans: Iterable[BookedSpan]) -> None:
-        for span in spans:
-            if span.end_at > self.now:
-                self.calendar.by_host[span.host].remove(self.partition_of(span), span.start_at, span.end_at)
-
-    def _book(self, spans: Iterable[BookedSpan]) -> None:
-        for span in spans:
-            if span.end_at > self.now:
-                self.calendar.by_host[span.host].add(self.partition_of(span), span.start_at, span.end_at)
+    def put_moved(self, reservation: Reservation) -> None:
+        """Set a reservation whose spans the board has moved already."""
+        self.reservations[reservation.id] = reservation
 
     def put_window(self, window: Window) -> None:
         self.windows[window.id] = window
@@ -231,12 +256,14 @@ class Draft:
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
         self._stretches.clear()
+        self.board.forget_stretches()
 
     def put_host(self, host: Host) -> None:
         is_new = host.id not in self.hosts
         self.hosts[host.id] = host
         if is_new:
-            self.calendar.by_host.update(Calendar([(host.id, host.profile)]).by_host)
+            self.board.add_host(host)
+        self._are_begins_stale = True
 
     def forget_windows(self) -> None:
         """Windows changed: what was worked out from them is stale."""
@@ -244,6 +271,8 @@ class Draft:
         self._stretches.clear()
         self._late_stops.clear()
         self._grace_s = None
+        self._are_begins_stale = True
+        self.board.forget_stretches()
 
     def tell(self, event: Event) -> None:
         self.events.append(event)
@@ -275,10 +304,13 @@ class Draft:
         """Set all reservations at once; the calendar follows those that differ."""
         changed = [key for key, value in self.reservations.items() if reservations.get(key) is not value]
         for key in changed:
-            self._unbook(self.reservations[key].spans)
+            for span in self.reservations[key].spans:
+                self.board.unbook(span)
         self.reservations = reservations
         for key in changed:
-            self._book(reservations[key].spans if key in reservations else ())
+            if key in reservations:
+                for span in reservations[key].spans:
+                    self.board.book(key, span)
 
     def change(self) -> PlanChange:
         """Return everything that differs from the plan."""

@@ -32,12 +32,20 @@ def next_plan_due_at(
             instants.add(window.decide_at)
         elif window.state is WindowState.OPEN:
             instants.add(window.start_at)
+    is_waiting = False
     for reservation in plan.reservations.values():
         if reservation.outcome is not None:
             continue
         instants.update(span.end_at for span in reservation.spans)
         if reservation.promise is not None:
             instants.add(reservation.promise.start_by_at + 1)
+        if not reservation.generation and any(span.start_at > now for span in reservation.spans):
+            instants.add(reservation.request.not_before_at or 0)
+            is_waiting = True
+    if is_waiting:
+        # Whoever waits may start where a layout begins that lets them in.
+        for window in plan.windows.values():
+            instants.update((window.start_at, window.end_at, window.released_from_at or 0))
     instants.update(disk.until_at for disk in plan.disks.values())
     instants.update(_of_starts_held_up(plan, facts, now))
     for host in facts.values():

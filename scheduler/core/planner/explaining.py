@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from scheduler.core.bounds import Estimates, lead_s, longest_grace_s
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.phases import Phase, phase_of
-from scheduler.core.plan import BookedSpan, Plan, Reservation
+from scheduler.core.plan import BookedSpan, Outcome, Plan, Reservation
 from scheduler.core.planner import admission
-from scheduler.core.planner.admitting import admit, without_disk
-from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.admitting import admit, likely_at, without_disk
+from scheduler.core.planner.alternatives import Alternative, alternatives
+from scheduler.core.planner.draft import Draft, LikelyWait
+from scheduler.core.planner.early import order_text, turn_of
 from scheduler.core.planner.outages import lost_gpu, outages
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -34,6 +36,10 @@ class Quote:
     """When the guest will probably run: by what starts took lately, not by bounds. No promise."""
     spans: tuple[BookedSpan, ...]
     reasons: tuple[Reason, ...]
+    gpu_s: int = 0
+    """What it would cost: GPUs times seconds of running."""
+    alternatives: tuple[Alternative, ...] = ()
+    """What could be had instead of a refusal, or sooner."""
 
 
 def quote(
@@ -43,24 +49,53 @@ def quote(
     now: Instant,
     settings: Settings,
     estimates: Estimates | None = None,
+    *,
+    most_alternatives: int = 0,
+    likely_wait_s: LikelyWait | None = None,
 ) -> Quote:
     """Return what a submit of this ask would be told, without booking it."""
-    draft = Draft(plan, facts, now, settings)
+    draft = Draft(plan, facts, now, settings, likely_wait_s=likely_wait_s)
     request, reasons = admission.check(draft, ask, reservation=QUOTED)
     reservation: Reservation | None = None
     if request is not None:
-        reservation, reasons = admit(draft, request)
+        with draft.attempt():
+            reservation, reasons = admit(draft, request)
+    promise = None if reservation is None else reservation.promise
+    others = alternatives(draft, ask, promise, most=most_alternatives) if draft.rules is not None else ()
     if reservation is None:
-        return Quote(plan_version=plan.version, promise=None, likely_start_at=None, spans=(), reasons=reasons)
+        return Quote(
+            plan_version=plan.version,
+            promise=None,
+            likely_start_at=None,
+            spans=(),
+            reasons=reasons,
+            alternatives=others,
+        )
     first = reservation.spans[0]
     start_s = (estimates or Estimates()).likely_start_s(plan.hosts[first.host].profile, ask.gpus)
     return Quote(
         plan_version=plan.version,
         promise=reservation.promise,
-        likely_start_at=max(first.start_at + start_s, ask.not_before_at or 0),
+        likely_start_at=_likely_start_at(draft, reservation, first.start_at + start_s),
         spans=reservation.spans,
         reasons=reservation.reasons,
+        gpu_s=ask.gpus * ask.run_s,
+        alternatives=others,
     )
+
+
+def _likely_start_at(draft: Draft, reservation: Reservation, booked_at: Instant) -> Instant:
+    """Return when a guest will probably run: where it is booked if that is now, else as others had to wait.
+
+    `booked_at`: when it runs where it is booked, if its start takes as long as they did lately.
+    """
+    request, promise = reservation.request, reservation.promise
+    assert promise is not None
+    from_at = max(draft.now, request.not_before_at or 0)
+    if reservation.spans[0].start_at <= from_at:
+        return max(booked_at, from_at)
+    soonest_at = from_at + booked_at - reservation.spans[0].start_at
+    return min(max(likely_at(draft, request, promise), soonest_at), max(booked_at, from_at))
 
 
 def why(
@@ -84,7 +119,36 @@ def why(
         *_booked_later(plan, reservation, ahead),
         *_out_of_plan(plan, facts, ahead),
         *_pool_is_full(plan, facts, reservation, now, settings),
+        *_its_turn(plan, facts, reservation, now, settings),
     )
+
+
+def _its_turn(
+    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
+) -> list[Reason]:
+    """Who is tried for an early start before it, by which order; and what would run sooner."""
+    if has_started(reservation) or reservation.promise is None:
+        return []
+    draft = Draft(plan, facts, now, settings)
+    found = []
+    turn = turn_of(draft, reservation)
+    if turn is not None:
+        found.append(reason(ReasonCode.WAITS_FOR_TURN, ahead=turn, order=order_text(draft, reservation.request.queue)))
+    request = reservation.request
+    ask = Ask(
+        owner=request.owner,
+        queue=request.queue,
+        gpus=request.gpus,
+        run_s=request.run_s,
+        not_before_at=request.not_before_at if (request.not_before_at or 0) > now else None,
+        at_boundary=request.at_boundary,
+        image=request.image,
+    )
+    draft.put(replace(reservation, spans=(), outcome=Outcome.CANCELLED))
+    for other in alternatives(draft, ask, reservation.promise, most=1):
+        sooner = other.as_reason()
+        found.append(reason(ReasonCode.SOONER_WITH, **dict(sooner.facts)))
+    return found
 
 
 def _out_of_plan(plan: Plan, facts: Mapping[HostId, HostFacts], span: BookedSpan) -> list[Reason]:

@@ -1,17 +1,20 @@
-"""Extending: more hours for a reservation, in place or after its boundary, if nobody is in the way.
+"""Extending: more hours for a reservation, in place or after its boundary.
+
+Who is booked in the way has to have another place by their promise, or the answer is no.
 
 Also the lengthening of a span in place, by whoever has found that there is room.
 """
 
 from dataclasses import replace
 
+from scheduler.core.calendar.pure import MOST_DISPLACED
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import follow_disk, movable, rebook
+from scheduler.core.planner.booking import follow_disk, most_gpus_at_once, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.promising import keeps_promise
 from scheduler.core.reasons import Reason, ReasonCode, reason
-from scheduler.core.requests import AtBoundary
+from scheduler.core.requests import AtBoundary, by_number
 from scheduler.core.spans import Instant
 
 
@@ -75,23 +78,61 @@ def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason |
 def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
     """Lengthen a begun span in place up to its boundary; return what is left to deliver, or what is in the way."""
     request = reservation.request
-    end_at = min(span.end_at + by_s, room_until_at(draft, reservation, span))
+    wanted_at = min(span.end_at + by_s, _edge_at(draft, reservation, span))
+    end_at = min(wanted_at, room_until_at(draft, reservation, span))
     may_park = request.at_boundary is AtBoundary.PARK
+    if end_at < wanted_at and wanted_at < span.end_at + by_s and not may_park:
+        return 0, _blocked(draft, reservation, by_s)
+    if end_at < wanted_at and _make_room(draft, reservation, span, wanted_at):
+        return span.end_at + by_s - wanted_at, None
     if end_at < span.end_at + by_s and not (may_park and end_at > span.end_at):
         return 0, _blocked(draft, reservation, by_s)
     lengthen(draft, reservation, span, end_at)
     return span.end_at + by_s - end_at, None
 
 
+def _make_room(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> bool:
+    """Lengthen a begun span over others' bookings, if each of those has another place by its promise."""
+    way = draft.board.in_the_way(span.host, span.partition, span.end_at, end_at)
+    owners = sorted({owner for owner, _ in way}, key=by_number)
+    if reservation.id in owners or len(owners) > MOST_DISPLACED:
+        return False
+    with draft.attempt() as attempt:
+        taken: list[tuple[Reservation, int, int]] = []
+        for other in [draft.reservations[owner] for owner in owners]:
+            gone = movable(draft, other)
+            hours_s = sum(draft.hours_s(s, other.request.gpus) for s in gone)
+            taken.append((other, hours_s, most_gpus_at_once(draft, other)))
+            draft.put(replace(other, spans=tuple(s for s in other.spans if s not in gone)))
+        if not draft.board.is_free(span.host, span.partition, span.end_at, end_at):
+            return False
+        lengthen(draft, reservation, span, end_at)
+        for other, hours_s, most_gpus in sorted(taken, key=lambda item: _urgency(item[0])):
+            bare = draft.reservations[other.id]
+            if not rebook(draft, bare, run_s=hours_s, most_gpus=most_gpus, accept=keeps_promise(draft, other)):
+                return False
+        attempt.keep()
+    return True
+
+
+def _urgency(reservation: Reservation) -> tuple[Instant, int]:
+    promise = reservation.promise
+    return (promise.start_by_at if promise else 0, -reservation.request.gpus)
+
+
 def room_until_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
     """Return until when a span could go on in place: the next booking, or the edge of its stretch."""
+    edge_at = _edge_at(draft, reservation, span)
+    return min(edge_at, draft.board.free_until(span.host, span.partition, span.end_at))
+
+
+def _edge_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
+    """Return where the stretch ends that a span lies in."""
     request = reservation.request
     stretches = draft.stretches_of(
         span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
     )
-    edge_at = next((s.end_at for s in stretches if s.start_at <= span.end_at - 1 < s.end_at), span.end_at)
-    free_until_at = draft.calendar.by_host[span.host].free_until(draft.partition_of(span), span.end_at)
-    return edge_at if free_until_at is None else min(edge_at, free_until_at)
+    return next((s.end_at for s in stretches if s.start_at <= span.end_at - 1 < s.end_at), span.end_at)
 
 
 def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> None:

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
-from scheduler.core.planner.booking import Place, Reach, end, movable, rebook
+from scheduler.core.planner.booking import Place, Reach, end, is_disk_bound, movable, rebook
 from scheduler.core.planner.causes import Cause, cause_of_delay, gpus_were_lost, host_is_silent, starts_failed
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.owed import LEAST_OWED_S, Vms, is_boot_unseen, is_start_of_now, latest_start, owed_s
-from scheduler.core.planner.promising import break_promise, has_started, is_told, keeps_promise
+from scheduler.core.planner.promising import break_promise, is_told, keeps_promise
 from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.spans import Instant
@@ -182,7 +182,7 @@ def _move_lost(draft: Draft, reservation: Reservation) -> None:
 
 def _has_sound_place(draft: Draft, reservation: Reservation) -> bool:
     """Whether there is any partition at all that a reservation could be moved to, free or not."""
-    disk = draft.disks.get(reservation.disk) if reservation.disk and has_started(reservation) else None
+    disk = draft.disks.get(reservation.disk) if reservation.disk and is_disk_bound(draft, reservation) else None
     return any(
         not partition.mask & draft.mask_out(host.id)
         for host in draft.hosts.values()

@@ -2,18 +2,19 @@
 
 A booking is one span, or several where its hours cross a boundary and it may be parked there: it runs to the edge and
 goes on, perhaps on another block or host, when its time comes again. Every span holds its lead (the hand-over and the
-start, by bounds) and at least the minimum useful length. The first planner takes the earliest start, then the place
-that breaks up least. Changes nothing.
+start, by bounds) and at least the minimum useful length. Changes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from scheduler.core.plan import BookedDisk, BookedSpan, Host
+from scheduler.core.calendar.pure import Fit
+from scheduler.core.plan import BookedDisk, BookedSpan
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId
 from scheduler.core.spans import FOREVER, Instant
-from scheduler.core.topology import Partition, PartitionId
+from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Stretch, Stretches
 
 MOST_PARKINGS = 128
@@ -52,17 +53,6 @@ class Want:
     """Also on hosts that do not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _First:
-    """A candidate for the first span."""
-
-    start_at: Instant
-    end_at: Instant
-    host: Host
-    partition: Partition
-    stretch: Stretch
-
-
 def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking, or None when there is none before the horizon."""
     first = _earliest(draft, want)
@@ -73,7 +63,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
         spans = _with_tail(draft, want, first)
         if spans is None:
             return None
-        room_at = _disk_room_at(draft, want, spans, first.host.storage)
+        room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
         if room_at is None:
             return spans
         if want.only_at or room_at >= draft.horizon_at:
@@ -109,12 +99,13 @@ def _may_keep(draft: Draft, disk: BookedDisk, until_at: Instant) -> bool:
     return peak + disk.size_gib <= room
 
 
-def _with_tail(draft: Draft, want: Want, first: _First) -> tuple[BookedSpan, ...] | None:
+def _with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
     """Return the first span with those that follow its parkings."""
-    spans = [_booked(first)]
-    current, run_s = first, want.run_s
+    spans = [first]
+    run_s = want.run_s
     while True:
-        run_s -= current.end_at - current.start_at - draft.lead_s(current.host.profile, want.gpus)
+        current = spans[-1]
+        run_s -= draft.hours_s(current, want.gpus)
         if run_s <= 0:
             return tuple(spans)
         if len(spans) == MOST_PARKINGS:
@@ -128,99 +119,111 @@ def _with_tail(draft: Draft, want: Want, first: _First) -> tuple[BookedSpan, ...
                 run_s=run_s,
                 from_at=current.end_at,
                 with_gifts=want.with_gifts,
-                storage=first.host.storage,
+                storage=draft.hosts[first.host].storage,
                 may_use_silent=want.may_use_silent,
             ),
         )
         if following is None:
             return None
-        spans.append(_booked(following))
-        current = following
+        spans.append(following)
 
 
-def _booked(first: _First) -> BookedSpan:
-    return BookedSpan(start_at=first.start_at, end_at=first.end_at, host=first.host.id, partition=first.partition.id)
-
-
-def _earliest(draft: Draft, want: Want) -> _First | None:
-    """Return the earliest first span; among equally early ones where least is broken up, then host and block order."""
-    candidates: list[_First] = []
-    earliest = FOREVER
-    for host in _hosts(draft, want):
-        stretches = draft.stretches_of(
-            host.id, gpus=want.gpus, queue=want.queue, at_boundary=want.at_boundary, with_gifts=want.with_gifts
+def _earliest(draft: Draft, want: Want) -> BookedSpan | None:
+    """Return the earliest first span; of equally early ones where it stays, then where least is broken up."""
+    board = draft.ready_board()
+    latest_at = want.from_at if want.only_at else FOREVER
+    found: BookedSpan | None = None
+    for fit in fits_of(draft, want):
+        latest_at = latest_at if found is None else found.start_at - 1
+        earlier = board.earliest(
+            fit,
+            want.from_at,
+            latest_at,
+            shape=shape_of(want),
+            stretches=partial(stretches_for, draft, want),
+            may_park=partial(may_park_at, want),
+            horizon_at=draft.horizon_at,
         )
-        out, late = draft.mask_out(host.id), draft.late_stops_on(host.id)
-        for partition in host.profile.partitions_of_size(want.gpus):
-            if partition.mask & out:
-                continue
-            from_at = max([want.from_at, *(at for mask, at in late if mask & partition.mask)]) if late else want.from_at
-            fit = _fit(draft, want, host, partition, stretches, from_at=from_at, latest_at=earliest)
-            if fit is not None:
-                earliest = min(earliest, fit.start_at)
-                candidates.append(fit)
-    tied = [fit for fit in candidates if fit.start_at == earliest]
-    if len(tied) <= 1:
-        return tied[0] if tied else None
-    busy = {host: draft.calendar.by_host[host].busy_mask(earliest) for host in {fit.host.id for fit in tied}}
-    return min(tied, key=lambda fit: _preference(draft, want, fit, busy[fit.host.id]))
+        found = earlier or found
+    if found is None or (want.stay is None and (found.host, found.partition) not in want.avoid):
+        return found
+    return _preferred(draft, want, found)
 
 
-def _preference(draft: Draft, want: Want, fit: _First, busy: int) -> tuple[bool, bool, tuple[int, ...], HostId, int]:
-    crowding = draft.calendar.by_host[fit.host.id].crowding(fit.partition, busy)
-    place = (fit.host.id, fit.partition.id)
-    is_elsewhere = fit.start_at == want.from_at and place != want.stay
-    return place in want.avoid, is_elsewhere, tuple(-busy for busy in crowding), fit.host.id, min(fit.partition.gpus)
-
-
-def _hosts(draft: Draft, want: Want) -> Iterable[Host]:
-    for _, host in sorted(draft.hosts.items()):
-        if host.is_drained or (host.id in draft.silent_hosts and not want.may_use_silent):
-            continue
-        if want.storage is None or host.storage == want.storage:
-            yield host
-
-
-def _fit(
-    draft: Draft,
-    want: Want,
-    host: Host,
-    partition: Partition,
-    stretches: Stretches,
-    *,
-    from_at: Instant,
-    latest_at: Instant,
-) -> _First | None:
-    """Return the earliest first span on one partition that starts in `[from_at, latest_at]`."""
+def fits_of(draft: Draft, want: Want) -> Iterator[Fit]:
+    """Yield the piece that is looked for on each kind of host: kinds differ in their leads."""
     assert draft.rules is not None
-    calendar = draft.calendar.by_host[host.id]
-    lead_s = draft.lead_s(host.profile, want.gpus)
-    shortest_s = lead_s + draft.rules.min_useful_s
-    whole_s = max(lead_s + want.run_s, shortest_s)
-    for stretch in stretches:
-        if stretch.end_at <= from_at:
+    label = -1 if want.storage is None else draft.board.label_of(want.storage)
+    for kind, profile in draft.board.profiles_by_kind:
+        if want.gpus in profile.sizes:
+            lead_s = draft.lead_s(profile, want.gpus)
+            shortest_s = lead_s + draft.rules.min_useful_s
+            whole_s = max(lead_s + want.run_s, shortest_s)
+            yield Fit(want.gpus, whole_s, shortest_s, -1, label, want.may_use_silent, kind)
+
+
+def shape_of(want: Want) -> Hashable:
+    """Return what tells apart the stretches of requests."""
+    return want.gpus, want.queue, want.at_boundary, want.with_gifts
+
+
+def stretches_for(draft: Draft, want: Want, host: HostId) -> Stretches:
+    """Return when a request may run on a host."""
+    return draft.stretches_of(
+        host, gpus=want.gpus, queue=want.queue, at_boundary=want.at_boundary, with_gifts=want.with_gifts
+    )
+
+
+def may_park_at(want: Want, stretch: Stretch) -> bool:
+    """Whether a request may be parked at the end of a stretch."""
+    return (
+        want.at_boundary is AtBoundary.PARK
+        and stretch.closed_by is not None
+        and AtBoundary.PARK in stretch.closed_by.at_boundary
+    )
+
+
+def _preferred(draft: Draft, want: Want, found: BookedSpan) -> BookedSpan:
+    """Return where it stays if that is as early, else a place that did not just fail, else what was found."""
+    fit_by_profile = dict(
+        zip((p for _, p in draft.board.profiles_by_kind if want.gpus in p.sizes), fits_of(draft, want), strict=True)
+    )
+    others: list[BookedSpan] = []
+    for host in draft.hosts.values():
+        is_out = host.id in draft.silent_hosts and not want.may_use_silent
+        fit = fit_by_profile.get(host.profile)
+        if fit is None or is_out or (want.storage is not None and host.storage != want.storage):
             continue
-        start_at = max(stretch.start_at, from_at)
-        if want.only_at and start_at != want.from_at:
+        for partition in host.profile.partitions_of_size(want.gpus):
+            place = (host.id, partition.id)
+            is_stay = place == want.stay and found.start_at == want.from_at
+            if not is_stay and (place in want.avoid or (found.host, found.partition) not in want.avoid):
+                continue
+            span = _piece_at(draft, want, fit, host.id, partition.id, found.start_at)
+            if span is not None and is_stay and place not in want.avoid:
+                return span
+            if span is not None:
+                others.append(span)
+    return others[0] if others and (found.host, found.partition) in want.avoid else found
+
+
+def _piece_at(
+    draft: Draft, want: Want, fit: Fit, host: HostId, partition: PartitionId, start_at: Instant
+) -> BookedSpan | None:
+    """Return the piece that starts on a partition at an instant, if it fits there."""
+    if draft.board.begins_at(host, partition) > start_at:
+        return None
+    for stretch in stretches_for(draft, want, host):
+        if stretch.start_at > start_at:
             return None
-        may_park = (
-            want.at_boundary is AtBoundary.PARK
-            and stretch.closed_by is not None
-            and AtBoundary.PARK in stretch.closed_by.at_boundary
-        )
-        while start_at <= latest_at:
-            if start_at + whole_s <= stretch.end_at:
-                end_at = start_at + whole_s
-            elif may_park and start_at + shortest_s <= stretch.end_at:
-                end_at = stretch.end_at
-            else:
-                break
-            conflict = calendar.conflict(partition, start_at, end_at)
-            if conflict is None:
-                return _First(start_at, end_at, host, partition, stretch)
-            if want.only_at:
+        if start_at >= stretch.end_at:
+            continue
+        end_at = start_at + fit.whole_s
+        if end_at > stretch.end_at:
+            if not may_park_at(want, stretch) or start_at + fit.shortest_s > stretch.end_at:
                 return None
-            start_at = conflict
-        if start_at > latest_at or want.only_at:
+            end_at = stretch.end_at
+        if not draft.board.is_free(host, partition, start_at, end_at):
             return None
+        return BookedSpan(start_at=start_at, end_at=end_at, host=host, partition=partition)
     return None

@@ -27,8 +27,12 @@ def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list
 
 
 def compress(draft: Draft) -> None:
-    """Move bookings earlier into room that became free, one at a time; none is moved later."""
-    waiting = [r for r in draft.reservations.values() if movable(draft, r)]
+    """Move bookings earlier into room that became free, one at a time; none is moved later.
+
+    Resumes, what is booked in several spans, and what is later than it was promised. All others stay where they are
+    until they can start: the near future is kept free for whoever may start now.
+    """
+    waiting = [r for r in draft.reservations.values() if movable(draft, r) and not _waits_in_one_piece(draft, r)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -42,6 +46,11 @@ def compress(draft: Draft) -> None:
             return is_better and not check_gpus_at_once(draft, request, spans)
 
         rebook(draft, reservation, reach=Reach.ANSWERING, accept=is_earlier)
+
+
+def _waits_in_one_piece(draft: Draft, reservation: Reservation) -> bool:
+    is_whole = not has_started(reservation) and len(reservation.spans) == 1
+    return is_whole and keeps_promise(draft, reservation)(reservation.spans)
 
 
 def is_stuck(draft: Draft, reservation: Reservation) -> bool:

@@ -35,9 +35,11 @@ from scheduler.core.phases import phase_of
 from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, event
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, refuse
+from scheduler.core.planner.alternatives import alternatives
 from scheduler.core.planner.booking import end, movable, rebook
 from scheduler.core.planner.deciding import add_windows, apply_policy, decide_windows
-from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.draft import Draft, LikelyWait
+from scheduler.core.planner.early import start_early
 from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
 from scheduler.core.planner.promising import has_started, keeps_promise
@@ -63,12 +65,14 @@ def step(
     settings: Settings,
     profiles: Callable[[str], HostProfile],
     awake_since_at: Instant | None = None,
+    likely_wait_s: LikelyWait | None = None,
 ) -> PlanChange:
     """Return what one planning step changes.
 
     `awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
+    `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
     """
-    draft = Draft(plan, facts, now, settings, awake_since_at=awake_since_at)
+    draft = Draft(plan, facts, now, settings, awake_since_at=awake_since_at, likely_wait_s=likely_wait_s)
     _settle_all(draft)
     for filed in intents:
         draft.decided.append(_decide(draft, filed, profiles))
@@ -89,6 +93,7 @@ def _settle_all(draft: Draft) -> None:
         if draft.is_room_freed:
             draft.is_room_freed = False
             compress(draft)
+        start_early(draft)
         if draft.rows() == before:
             return
 
@@ -108,7 +113,8 @@ def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProf
 
 def _submit(draft: Draft, filed: FiledIntent, intent: Submit) -> Decided:
     new_id = reservation_id(filed.seq)
-    if filed.role is Role.STUDENT and intent.ask.owner != filed.author:
+    is_theirs = filed.role is not Role.STUDENT or intent.ask.owner == filed.author
+    if not is_theirs:
         reasons: tuple[Reason, ...] = (reason(ReasonCode.ADMIN_ONLY, what="reserve for somebody else"),)
         request = None
     else:
@@ -117,6 +123,9 @@ def _submit(draft: Draft, filed: FiledIntent, intent: Submit) -> Decided:
         reservation, reasons = admit(draft, request)
         if reservation is not None:
             return Decided(seq=filed.seq, reservation=new_id)
+    # What could be had instead, with the no.
+    instead = alternatives(draft, intent.ask, None, most=1) if is_theirs and draft.rules is not None else ()
+    reasons = (*reasons, *(other.as_reason() for other in instead))
     _keep_refused(draft, filed, intent, new_id, reasons)
     return Decided(seq=filed.seq, reservation=new_id, reasons=reasons)
 

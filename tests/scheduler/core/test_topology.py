@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scheduler.core.topology import (
     CoreShare,
+    Fabric,
     Gpu,
     HandoverBounds,
     Hca,
@@ -26,7 +27,7 @@ from scheduler.core.topology import (
     UnknownSize,
     mask_of,
 )
-from scheduler.core.topology_checks import MAX_PARTITIONS, check_profile, heaviest_mix, shared_cores
+from scheduler.core.topology_checks import MAX_GPUS, MAX_PARTITIONS, check_profile, heaviest_mix, shared_cores
 
 GPUS = 4
 CORES_PER_GPU = 2
@@ -243,6 +244,28 @@ def test_one_set_more_than_the_limit_is_refused_and_the_limit_itself_is_not() ->
     assert "at most 64" not in problems_with(*sets[:MAX_PARTITIONS])
 
 
+def test_one_gpu_more_than_the_limit_is_refused_and_the_limit_itself_is_not() -> None:
+    def problems(count: int) -> str:
+        gpus = tuple(replace(SMALL.gpus[0], index=i, address=f"0000:{i:02x}:00.0") for i in range(count))
+        return "\n".join(check_profile(replace(SMALL, gpus=gpus)))
+
+    assert "65 GPUs, at most 64: GPU 64 (0000:40:00.0) is one too many" in problems(MAX_GPUS + 1)
+    assert "at most 64" not in problems(MAX_GPUS)
+
+
+def test_a_gpu_whose_number_leaves_a_gap_is_refused() -> None:
+    apart = replace(SMALL, gpus=(*SMALL.gpus[:3], replace(SMALL.gpus[3], index=7)))
+    assert "GPU 7 has no place among 4 GPUs, which are numbered from 0 to 3" in check_profile(apart)
+
+
+def test_a_profile_without_partitions_is_refused() -> None:
+    assert check_profile(host()) == ("the profile has no partitions",)
+
+
+def test_sets_that_cross_are_no_problem() -> None:
+    assert check_profile(host(*SINGLES, block(0, 1), block(1, 2), block(2, 3), block(0, 3), block(0, 1, 2))) == ()
+
+
 def test_a_size_without_a_start_bound_is_refused() -> None:
     unbounded = replace(SMALL, bounds=replace(SMALL.bounds, start_s_by_size=((1, 180), (4, 240))))
     assert check_profile(unbounded) == ("size 2 has no start bound",)
@@ -395,3 +418,46 @@ def test_a_bound_of_nothing_is_refused() -> None:
 def test_threads_that_do_not_name_each_other_as_siblings_are_refused() -> None:
     lone = replace(SMALL, threads=(replace(SMALL.threads[0], sibling=5), *SMALL.threads[1:]))
     assert "thread 0 and its sibling 5 do not name each other on core 0" in check_profile(lone)
+
+
+# --- a fabric that is shared
+
+
+def shared(*partitions: Partition) -> HostProfile:
+    """The host with a Fabric Manager, which knows GPU 0 as module 1, and the partitions by their order."""
+    gpus = tuple(replace(gpu, module=gpu.index + 1) for gpu in SMALL.gpus)
+    numbered = tuple(replace(partition, fabric_id=place) for place, partition in enumerate(partitions))
+    return replace(host(*numbered), gpus=gpus, nvswitches=(), fabric=Fabric.SHARED)
+
+
+def test_a_host_with_a_shared_fabric_is_sound_where_everything_has_its_number() -> None:
+    assert check_profile(shared(*SINGLES, block(0, 1), block(0, 2))) == ()
+
+
+def test_where_the_fabric_is_shared_switches_are_in_no_profile() -> None:
+    problems = check_profile(replace(shared(*SINGLES), nvswitches=SMALL.nvswitches))
+    assert problems == (f"NVSwitch {SWITCH_OF_NODE_0} is listed, but where the fabric is shared no VM is given one",)
+
+
+def test_what_a_shared_fabric_cannot_know_by_number_is_refused() -> None:
+    sound = shared(*SINGLES)
+    nameless = replace(sound, gpus=(*sound.gpus[:3], SMALL.gpus[3]), partitions=(*sound.partitions[:3], SINGLES[3]))
+    assert check_profile(nameless) == (
+        "GPU 3 has no module, by which a shared fabric knows it",
+        "partition 1g3 has no fabric_id, by which a shared fabric knows it",
+    )
+
+
+def test_a_number_that_two_have_is_refused() -> None:
+    sound = shared(*SINGLES)
+    twins = replace(
+        sound,
+        gpus=(*sound.gpus[:3], replace(sound.gpus[3], module=1)),
+        partitions=(*sound.partitions[:3], replace(sound.partitions[3], fabric_id=2)),
+    )
+    assert check_profile(twins) == ("GPU module 1 is listed 2 times", "fabric_id 2 is listed 2 times")
+
+
+def test_a_number_in_a_fabric_that_is_not_shared_is_refused() -> None:
+    stray = replace(SINGLES[1], fabric_id=7)
+    assert "partition 1g1 has fabric_id 7, but the fabric is not shared" in problems_with(SINGLES[0], stray)

@@ -51,12 +51,21 @@ class NaiveCalendar:
         """Return the end of a place that starts there, or None when it does not fit."""
         if fit.label >= 0 and self.labels[host] != fit.label:
             return None
+        if fit.kind >= 0 and self._number_of_kind(host) != fit.kind:
+            return None
         if host in self.silent and not fit.may_be_silent:
             return None
         if start < self.begin.get((host, chosen), 0):
             return None
         end = self._ends(host, start, fit)
         return end if end is not None and self.is_free(host, chosen, start, end) else None
+
+    def _number_of_kind(self, host: int) -> int:
+        firsts: list[Kind] = []
+        for kind in self.kinds[: host + 1]:
+            if not any(known is kind for known in firsts):
+                firsts.append(kind)
+        return next(n for n, known in enumerate(firsts) if known is self.kinds[host])
 
     def _sets(self, size: int) -> list[tuple[int, int]]:
         return [(host, n) for host, kind in enumerate(self.kinds) for n in kind.by_size.get(size, ())]

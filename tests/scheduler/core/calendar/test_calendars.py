@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from scheduler.core.calendar import compiled
+from scheduler.core.calendar import compiled, pure
 from scheduler.core.calendar.kinds import Kind, aligned_kind
 from scheduler.core.calendar.pure import FIXED, Fit, Place, PureCalendar
 from scheduler.core.errors import BrokenInvariant
@@ -59,7 +59,8 @@ class History:
         shape = self.random.choice((-1, -1, 0, 1))
         shortest = self.random.randint(1, whole) if shape >= 0 and self.random.random() < 0.5 else whole
         label = self.random.choice((-1, -1, 0, 1))
-        return Fit(self.random.choice((1, 2, 4, 8)), whole, shortest, shape, label, self.random.random() < 0.3)
+        kind = self.random.choice((-1, -1, -1, 0, 1))
+        return Fit(self.random.choice((1, 2, 4, 8)), whole, shortest, shape, label, self.random.random() < 0.3, kind)
 
     def step(self) -> None:
         kind = self.random.random()
@@ -191,12 +192,51 @@ def test_a_random_history_agrees_with_a_slow_calendar(make: Make, seed: int) -> 
 def test_both_calendars_give_the_same_answers(seed: int) -> None:
     if not compiled.is_available():
         pytest.skip("there is no C compiler")
-    pure, fast = History(PureCalendar, seed), History(compiled.CompiledCalendar, seed)  # type: ignore[arg-type]
+    plain, fast = History(PureCalendar, seed), History(compiled.CompiledCalendar, seed)  # type: ignore[arg-type]
     for _ in range(80):
-        for history in (pure, fast):
+        for history in (plain, fast):
             history.step()
             history.move()
-        assert pure.slow.places == fast.slow.places
+        assert plain.slow.places == fast.slow.places
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chunks_and_blocks_of_chunks_that_are_small_change_no_answer(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = History(PureCalendar, seed)
+    for _ in range(120):
+        usual.step()
+        usual.move()
+    monkeypatch.setattr(pure, "MOST_IN_CHUNK", 3)
+    monkeypatch.setattr(pure, "IN_BLOCK", 2)
+    small = History(PureCalendar, seed)
+    for _ in range(120):
+        small.step()
+        small.move()
+    assert small.slow.places == usual.slow.places
+    for gaps in small.fast._by_size.values():
+        assert all(len(chunk) <= 3 for chunk in gaps.chunks)
+        assert len(gaps.block_longest) == len(gaps.block_latest) == -(-len(gaps.chunks) // 2)
+        for number, chunk in enumerate(gaps.chunks):
+            assert gaps.latest[number] >= max(gap[3] for gap in chunk)
+            assert gaps.block_longest[number // 2] >= gaps.longest[number]
+            assert gaps.block_latest[number // 2] >= gaps.latest[number]
+
+
+def test_bookings_are_placed_anew_in_an_order_all_or_none(make: Make) -> None:
+    calendar = make(0)
+    calendar.add_host(aligned_kind(4))
+    for key, start in enumerate((0, 10, 20)):
+        calendar.book(key, Place(start, start + 10, 0, 0), Fit(4, 10, 10), 10 * key + 10)
+    before = [calendar.booking(key) for key in range(3)]
+    assert calendar.rebook([2, 1, 0], 1000) is None, "0 would be later than its promise"
+    assert calendar.rebook([1, 0, 2], 119) is None, "their waits would be more in sum"
+    assert [calendar.booking(key) for key in range(3)] == before
+    assert calendar.rebook([1, 0, 2], 120) == 120
+    assert [calendar.booking(key).place.start_at for key in range(3)] == [10, 0, 20]
+    assert calendar.rebook([2], 40) is None
+    assert calendar.rebook([], 0) == 0
 
 
 def test_taking_out_what_was_booked_leaves_no_trace(make: Make) -> None:

@@ -207,6 +207,25 @@ def look(
     return ObservedHost(host=HOST, boot_id=boot_id, domains=domains, devices=devices, disks=disks)
 
 
+def failing(shown: ObservedHost, address: str, name: str, detail: str, held_by: UUID | None = None) -> ObservedHost:
+    """Return a look in which one more check of a device has failed."""
+    check = DeviceCheck(name=name, result=CheckResult.FAILED, source="test", detail=detail, held_by=held_by)
+    devices = tuple(replace(d, checks=(*d.checks, check)) if d.address == address else d for d in shown.devices)
+    return replace(shown, devices=devices)
+
+
+def neighbour_held(shown: ObservedHost, address: str, by: UUID) -> ObservedHost:
+    """Return a look in which a domain has another device of the IOMMU group of this one."""
+    return failing(shown, address, "group_free", f"0000:f0:00.1 of its IOMMU group is held by domain {by}", by)
+
+
+def mistaken(shown: ObservedHost, *addresses: str) -> ObservedHost:
+    """Return a look in which other devices are at these addresses than the profile says."""
+    for address in addresses:
+        shown = failing(shown, address, "ids_match", "it is 10de:20b0, the profile says 10de:1db8")
+    return shown
+
+
 def asked(verb: Verb, subject: object, *, at_s: int = 0, until_s: int, attempt: int = 1, detail: str = "ok") -> Asked:
     return Asked(
         verb=verb, subject=str(subject), asked_at=T + at_s, until_at=T + until_s, attempt=attempt, detail=detail

@@ -52,6 +52,8 @@ from tests.scheduler.core.converging.acting_values import (
     domain,
     facts,
     look,
+    mistaken,
+    neighbour_held,
     off,
     plan,
     reservation,
@@ -372,6 +374,24 @@ def test_a_start_that_must_wait_says_why(
     todo = compare(known, shown, both, at_s, in_flight)
     assert only(todo, StartVm) == []
     assert code in [finding.why.code for finding in todo.findings if finding.reservation == R1]
+
+
+def test_a_start_waits_for_who_has_a_device_of_the_same_iommu_group_and_names_them() -> None:
+    other = domain(R2, partition="4g4-7")
+    shown = neighbour_held(look(other), PROFILE.gpu(1).address, other.uuid)
+    both = plan(reservation(), reservation(R2, span(partition="4g4-7", generation=1)))
+    todo = compare(facts(vm(R2, partition="4g4-7")), shown, both)
+    (waits,) = (finding.why for finding in todo.findings if finding.reservation == R1)
+    assert waits.code is ReasonCode.WAITS_FOR_GROUP
+    assert (waits.fact("holder"), waits.fact("device")) == ("r-2-4g4-7", PROFILE.gpu(1).address)
+    free = compare(facts(vm(R2, partition="4g4-7")), look(other), both)
+    assert [start.vm.id for start in only(free, StartVm)] == [R1]
+
+
+def test_a_switch_that_is_another_device_than_the_profile_says_is_not_reset() -> None:
+    addresses = [*(d.address for d in PROFILE.nvswitches), *(d.address for d in PROFILE.hcas)]
+    todo = compare(facts(), mistaken(look(reset=CheckResult.FAILED), *addresses), OVER)
+    assert only(todo, ResetGpu) == []
 
 
 def test_a_start_waits_for_an_older_start_of_its_reservation_wherever_on_the_host_it_is() -> None:

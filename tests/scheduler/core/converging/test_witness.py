@@ -36,6 +36,8 @@ from tests.scheduler.core.converging.acting_values import (
     facts,
     foreign,
     look,
+    mistaken,
+    neighbour_held,
     off,
     plan,
     reservation,
@@ -404,6 +406,53 @@ def test_devices_that_die_one_after_the_other_are_all_named_and_share_a_gpu_that
     assert kinds(both) == ["gpu.quarantined"]
     again = see(both.facts, look(dead=[SWITCH], gone=[PROFILE.hcas[0].address]), PLAN, 30)
     assert again.facts is both.facts
+
+
+def test_gpus_that_are_another_device_than_the_profile_says_leave_the_plan_and_come_back_by_themselves() -> None:
+    # They were quarantined, each until an admin said `mended`.
+    wrong = mistaken(look(), *(gpu.address for gpu in PROFILE.gpus))
+    seen = see(facts(), wrong, PLAN, 10)
+    assert {fact.state for fact in seen.facts.gpus} == {GpuState.UNCLEAR}
+    assert seen.facts.gpus_out_of_plan == {gpu.index for gpu in PROFILE.gpus}
+    said = "is not what profile dgx-2 says: it is 10de:20b0, the profile says 10de:1db8"
+    assert seen.facts.gpus[3].problem == f"{PROFILE.gpu(3).address} {said}"
+    assert see(seen.facts, wrong, PLAN, 20).facts == seen.facts
+    right = see(seen.facts, look(), PLAN, 30)
+    assert {fact.state for fact in right.facts.gpus} == {GpuState.DIRTY}
+
+
+def test_a_switch_that_is_another_device_takes_its_partitions_out_of_the_plan_until_it_is_the_right_one() -> None:
+    switch = PROFILE.nvswitches[0].address
+    wrong = mistaken(look(), switch)
+    seen = see(facts(), wrong, PLAN, 10)
+    out = seen.facts.gpus_out_of_plan
+    assert {fact.state for fact in seen.facts.gpus if fact.gpu in out} == {GpuState.UNCLEAR}
+    assert all(p.gpus & out for p in PROFILE.partitions if switch in p.share.nvswitches)
+    assert see(seen.facts, wrong, PLAN, 20).facts == seen.facts
+    assert see(seen.facts, look(), PLAN, 30).facts.gpus_out_of_plan == frozenset()
+
+
+def test_all_switches_that_are_another_device_are_stood_in_for_by_few_gpus_and_the_same_ones_at_each_look() -> None:
+    wrong = mistaken(look(), *(switch.address for switch in PROFILE.nvswitches))
+    seen = see(facts(), wrong, PLAN, 10)
+    assert 0 < len(seen.facts.gpus_out_of_plan) < len(PROFILE.gpus)
+    assert see(seen.facts, wrong, PLAN, 20).facts == seen.facts
+
+
+def test_a_gpu_whose_neighbour_a_stranger_has_is_in_foreign_hands_until_he_lets_go() -> None:
+    stranger = foreign()
+    shown = neighbour_held(look(stranger), PROFILE.gpu(5).address, stranger.uuid)
+    seen = see(facts(), shown, PLAN, 10)
+    assert {fact.gpu: (fact.state, fact.problem) for fact in seen.facts.gpus} == {
+        5: (GpuState.FOREIGN, "held by bench")
+    }
+    left = see(seen.facts, look(), PLAN, 20)
+    assert {fact.gpu: fact.state for fact in left.facts.gpus} == {5: GpuState.DIRTY}
+
+
+def test_a_gpu_whose_neighbour_one_of_our_own_has_stays_in_the_plan() -> None:
+    shown = neighbour_held(look(domain(partition="2g0-1")), PROFILE.gpu(5).address, domain_uuid(R1, 1))
+    assert see(facts(vm()), shown, PLAN, 70).facts.gpus_out_of_plan == frozenset()
 
 
 def test_a_mended_switch_comes_back_when_an_admin_says_so_and_it_can_be_read() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from scheduler.core.facts import VmEnd
+from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import Drain, Extend, Restart, Submit
 from scheduler.core.plan import PlanChange, Reservation, apply, pinned
 from scheduler.core.planner.explaining import why
@@ -112,6 +112,18 @@ def test_a_start_on_a_silent_host_that_is_late_by_all_bounds_goes_elsewhere_and_
     assert hosts_of(get(made, one)) == [A, B]
     assert notices(made, one) == ["host dgx2-a does not answer"]
     assert [vm.reservation for vm in made.facts[B].vms if vm.running_at is not None] == [one]
+    assert made.problems == []
+
+
+def test_what_could_not_be_started_before_it_had_a_disk_goes_to_a_host_with_other_disks() -> None:
+    made = day(TWO_HOSTS)
+    made.set_gpu(A, 15, GpuState.QUARANTINED)
+    made.full_pools.add(A)
+    made.odds.start_fails = 1.0
+    one = submit(made)
+    made.run_until(made.now + 4 * HOUR_S)
+    tried = {host for host, facts in made.facts.items() for vm in facts.vms if vm.reservation == one}
+    assert tried == {A, B}
     assert made.problems == []
 
 

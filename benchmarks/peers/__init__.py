@@ -1,0 +1,1 @@
+"""Schedulers of others, set up and measured from outside; nothing of them is part of the product."""

@@ -1,0 +1,245 @@
+"""The board: the calendar of one plan, in the plan's own names.
+
+Hosts, partitions and storages are numbers to the calendar; here they have names. A span is known by where and when it
+starts: no two lie there. Knows nothing of requests, windows or promises, but for the stretches that it is given.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+
+from scheduler.core.calendar.kinds import Kind, kind_of
+from scheduler.core.calendar.making import Calendar, make_calendar
+from scheduler.core.calendar.pure import FIXED, Fit, Place
+from scheduler.core.errors import BrokenInvariant
+from scheduler.core.plan import BookedSpan, Host
+from scheduler.core.requests import HostId, ReservationId
+from scheduler.core.spans import DAY_S, Instant
+from scheduler.core.topology import HostProfile, PartitionId
+from scheduler.core.windows import Stretch
+
+SpanKey = tuple[HostId, PartitionId, Instant]
+
+LOOKS_AHEAD_S = 4 * DAY_S
+"""Stretches are worked out for so long at first, and for longer when nothing fits."""
+
+
+@dataclass(slots=True)
+class _Shape:
+    """The stretches of one sort of request, as far as they were worked out."""
+
+    number: int
+    known_until_at: Instant
+
+
+class Board:
+    """The bookings of a plan. Mutable: it lives inside one planning step, or is kept for the plan that it is of."""
+
+    def __init__(self, hosts: Iterable[Host], now: Instant) -> None:
+        self.calendar: Calendar = make_calendar(now)
+        self._numbers: dict[HostId, int] = {}
+        self._hosts: list[HostId] = []
+        self._profiles: list[HostProfile] = []
+        self._kinds: dict[HostProfile, tuple[int, Kind]] = {}
+        self._sets: dict[tuple[HostProfile, PartitionId], int] = {}
+        self._labels: dict[str, int] = {}
+        self._begins: dict[tuple[HostId, int], Instant] = {}
+        self._keys: dict[SpanKey, int] = {}
+        self._owners: dict[int, tuple[ReservationId, SpanKey]] = {}
+        self._unused: list[int] = []
+        self._shapes: dict[Hashable, _Shape] = {}
+        for host in hosts:
+            self.add_host(host)
+
+    # ---- hosts
+
+    def add_host(self, host: Host) -> None:
+        profile = host.profile
+        if profile not in self._kinds:
+            self._kinds[profile] = len(self._kinds), kind_of(profile)
+            self._sets.update({(profile, p.id): number for number, p in enumerate(profile.partitions)})
+        label = self._labels.setdefault(host.storage, len(self._labels))
+        self._numbers[host.id] = self.calendar.add_host(self._kinds[profile][1], label)
+        self._hosts.append(host.id)
+        self._profiles.append(profile)
+        self.forget_stretches()
+
+    @property
+    def profiles_by_kind(self) -> Iterable[tuple[int, HostProfile]]:
+        """The kinds of hosts, with their numbers."""
+        return ((number, profile) for profile, (number, _) in self._kinds.items())
+
+    def set_silent(self, host: HostId, *, is_silent: bool) -> None:
+        self.calendar.set_silent(self._numbers[host], is_silent=is_silent)
+
+    def set_begins(self, host: HostId, begin_at: Callable[[int], Instant]) -> None:
+        """Say from when on each set of a host may be booked, by its mask: 0, an instant, or FOREVER."""
+        number = self._numbers[host]
+        for chosen, partition in enumerate(self._profiles[number].partitions):
+            at = begin_at(partition.mask)
+            if self._begins.get((host, chosen), 0) != at:
+                self._begins[host, chosen] = at
+                self.calendar.set_begin(number, chosen, at)
+
+    def label_of(self, storage: str) -> int:
+        """Return the number of a storage that some host reaches, or one that none has."""
+        return self._labels.get(storage, len(self._labels))
+
+    def forget_stretches(self) -> None:
+        """Windows changed: what was worked out from them is stale."""
+        for shape in self._shapes.values():
+            shape.known_until_at = 0
+
+    # ---- booking
+
+    def book(self, reservation: ReservationId, span: BookedSpan) -> None:
+        """Book a span; what is over, or of no length, takes no room. Raises BrokenInvariant when any GPU is booked."""
+        if span.end_at <= max(span.start_at, self.calendar.now):
+            return
+        place, profile = self._place(span)
+        if not self.calendar.is_free(place.host, place.set, place.start_at, place.end_at):
+            raise BrokenInvariant(
+                f"{span.partition} of {span.host} is already booked in [{span.start_at}, {span.end_at})",
+                host=span.host,
+                partition=span.partition,
+            )
+        key = self._unused.pop() if self._unused else len(self._owners)
+        size = self._kinds[profile][1].sizes[place.set]
+        length_s = span.end_at - span.start_at
+        self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
+        name = (span.host, span.partition, span.start_at)
+        self._keys[name] = key
+        self._owners[key] = reservation, name
+
+    def set_movable(self, span: BookedSpan, fit: Fit, shape: Hashable, due_at: Instant) -> int:
+        """Say of a booked span what it is and the latest start that its promise allows; return its number.
+
+        It is fixed again by `fix`. The stretches of its shape have to be known.
+        """
+        key = self._keys[span.host, span.partition, span.start_at]
+        place = self.calendar.free(key).place
+        self.calendar.book(key, place, fit._replace(shape=self._shapes[shape].number), due_at)
+        return key
+
+    def fix(self, key: int) -> None:
+        """Let a booking stay where it is from now on."""
+        self.calendar.set_due(key, FIXED)
+
+    def start_now(self, key: int, *, widest: int) -> dict[ReservationId, BookedSpan] | None:
+        """Move a movable span to now, others out of its way; return the new spans, or None: nothing moved."""
+        moved = self.calendar.start_now(key, widest=widest)
+        if moved is None:
+            return None
+        return {self._owners[other][0]: self._renamed(other) for other in moved}
+
+    def move_back(self, spans: Iterable[tuple[ReservationId, BookedSpan, BookedSpan]]) -> None:
+        """Undo moves: each a reservation, where its span is, and where it was."""
+        taken = []
+        for _, now, before in spans:
+            key = self._keys.pop((now.host, now.partition, now.start_at))
+            taken.append((key, self.calendar.free(key), before))
+        for key, booking, before in taken:
+            place, _ = self._place(before)
+            self.calendar.book(key, place, booking.fit, booking.due_at)
+            self._renamed(key)
+
+    def _renamed(self, key: int) -> BookedSpan:
+        """Return where a booking is now, known by that from now on."""
+        span = self.span_of(self.calendar.booking(key).place)
+        reservation, old = self._owners[key]
+        if self._keys.get(old) == key:
+            del self._keys[old]
+        name = (span.host, span.partition, span.start_at)
+        self._keys[name] = key
+        self._owners[key] = reservation, name
+        return span
+
+    def unbook(self, span: BookedSpan) -> None:
+        """Take a span out again."""
+        if span.end_at <= max(span.start_at, self.calendar.now):
+            return
+        key = self._keys.pop((span.host, span.partition, span.start_at), None)
+        if key is None:
+            raise BrokenInvariant(f"{span.partition} of {span.host} has no booking [{span.start_at}, {span.end_at})")
+        self.calendar.free(key)
+        del self._owners[key]
+        self._unused.append(key)
+
+    def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
+        number = self._numbers[span.host]
+        profile = self._profiles[number]
+        return Place(span.start_at, span.end_at, number, self._sets[profile, span.partition]), profile
+
+    # ---- asking
+
+    def is_free(self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant) -> bool:
+        number = self._numbers[host]
+        return self.calendar.is_free(number, self._sets[self._profiles[number], partition], start_at, end_at)
+
+    def free_until(self, host: HostId, partition: PartitionId, from_at: Instant) -> Instant:
+        """Return when a partition is next booked at or after an instant; FOREVER when it never is."""
+        number = self._numbers[host]
+        return self.calendar.free_until(number, self._sets[self._profiles[number], partition], from_at)
+
+    def begins_at(self, host: HostId, partition: PartitionId) -> Instant:
+        """Return from when on a partition may be booked."""
+        number = self._numbers[host]
+        return self._begins.get((host, self._sets[self._profiles[number], partition]), 0)
+
+    def in_the_way(
+        self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant
+    ) -> list[tuple[ReservationId, SpanKey]]:
+        """Return the spans on any GPU of a partition in a span, each with whose it is."""
+        number = self._numbers[host]
+        keys = self.calendar.conflicts(number, self._sets[self._profiles[number], partition], start_at, end_at)
+        return [self._owners[key] for key in keys]
+
+    def earliest(
+        self,
+        fit: Fit,
+        from_at: Instant,
+        latest_at: Instant,
+        *,
+        shape: Hashable,
+        stretches: Callable[[HostId], Iterable[Stretch]],
+        may_park: Callable[[Stretch], bool],
+        horizon_at: Instant,
+    ) -> BookedSpan | None:
+        """Return the earliest place for a piece within its stretches; what they are is told by `shape`."""
+        until_at = min(max(from_at, self.calendar.now) + LOOKS_AHEAD_S, horizon_at)
+        while True:
+            number = self.know_shape(shape, until_at, stretches, may_park)
+            place = self.calendar.earliest(fit._replace(shape=number), from_at, min(latest_at, until_at))
+            if place is not None:
+                return self.span_of(place)
+            if until_at >= min(latest_at, horizon_at):
+                return None
+            until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
+
+    def know_shape(
+        self,
+        shape: Hashable,
+        until_at: Instant,
+        stretches: Callable[[HostId], Iterable[Stretch]],
+        may_park: Callable[[Stretch], bool],
+    ) -> int:
+        """Work out stretches up to an instant, whole ones however long; return their number."""
+        known = self._shapes.get(shape)
+        if known is not None and known.known_until_at >= until_at:
+            return known.number
+        if known is None:
+            known = self._shapes[shape] = _Shape(self.calendar.add_shape(), 0)
+        known.known_until_at = until_at
+        for host, number in self._numbers.items():
+            mine: list[tuple[Instant, Instant, bool]] = []
+            for stretch in stretches(host):
+                if stretch.start_at > until_at:
+                    break
+                mine.append((stretch.start_at, stretch.end_at, may_park(stretch)))
+            self.calendar.set_stretches(known.number, number, mine)
+        return known.number
+
+    def span_of(self, place: Place) -> BookedSpan:
+        partition = self._profiles[place.host].partitions[place.set].id
+        return BookedSpan(
+            start_at=place.start_at, end_at=place.end_at, host=self._hosts[place.host], partition=partition
+        )

@@ -1,0 +1,202 @@
+"""Starting early: who waits starts now if the plan that is left still keeps every promise.
+
+Whoever waits is booked where it was promised, so the near future stays free. Those that may start are tried in the
+policy's order; what is booked in the way of one is moved to the latest place that its own promise allows, and if there
+is none nothing moves. So a promise cannot slip by it.
+
+What is booked in several spans, over boundaries, starts early only where nobody is in its way, and gives way to nobody.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from scheduler.core.calendar.orders import Order, first_come, shortest_first, wide_response_ratio
+from scheduler.core.calendar.pure import Fit
+from scheduler.core.plan import BookedSpan, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.placing import fits_of, may_park_at, shape_of, stretches_for
+from scheduler.core.planner.promising import has_started, keeps_promise
+from scheduler.core.requests import ReservationId, by_number
+from scheduler.core.rules import OrderKind
+from scheduler.core.spans import Instant
+
+WIDE = 8
+"""From so many GPUs on a booking gives way only to its like: it finds another place least often."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One that waits in one piece."""
+
+    reservation: Reservation
+    span: BookedSpan
+    key: int
+
+
+def start_early(draft: Draft, only: Iterable[ReservationId] | None = None) -> None:
+    """Start whoever may start now; `only`: of these."""
+    if draft.rules is None:
+        return
+    chosen = [draft.reservations[key] for key in (draft.reservations if only is None else only)]
+    chosen = [r for r in chosen if _may_start_early(draft, r)]
+    free = _free_sizes(draft, {r.request.gpus for r in chosen})
+    chosen = [r for r in chosen if r.request.gpus in free]
+    if not chosen:
+        return
+    chosen.sort(key=lambda r: (_turn(draft, r), by_number(r.id)))
+    waiting = _make_movable(draft)
+    try:
+        for reservation in chosen:
+            if reservation.request.gpus not in free:
+                continue
+            if reservation.id in waiting:
+                is_started = _start(draft, waiting, reservation.id)
+            else:
+                is_started = _start_in_pieces(draft, draft.reservations[reservation.id])
+            if is_started:
+                waiting.pop(reservation.id, None)
+                free = _free_sizes(draft, free)
+    finally:
+        for one in waiting.values():
+            draft.board.fix(one.key)
+
+
+def _may_start_early(draft: Draft, reservation: Reservation) -> bool:
+    request = reservation.request
+    if reservation.outcome is not None or reservation.promise is None or has_started(reservation):
+        return False
+    if not reservation.spans or reservation.spans[0].start_at <= draft.now:
+        return False
+    is_fixed = request.start_by_at is not None and request.start_by_at == request.not_before_at
+    return not is_fixed and (request.not_before_at or 0) <= draft.now
+
+
+def _free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
+    """Return the sizes of which some set has nothing booked on it now."""
+    calendar = draft.ready_board().calendar
+    return {size for size in sizes if calendar.earliest(Fit(size, 1, 1), draft.now, draft.now) is not None}
+
+
+def order_of(draft: Draft, queue: str) -> Order:
+    """Return the order of a queue."""
+    known = draft.rules.queue(queue) if draft.rules is not None else None
+    if known is None or known.order is None:
+        return wide_response_ratio
+    return first_come if known.order.kind is OrderKind.FIRST_COME else shortest_first
+
+
+def order_text(draft: Draft, queue: str) -> str:
+    """Say the order of a queue in a few words."""
+    known = draft.rules.queue(queue) if draft.rules is not None else None
+    if known is None or known.order is None:
+        return "short ones first, and who has waited long"
+    return "first come, first served" if known.order.kind is OrderKind.FIRST_COME else "shortest first"
+
+
+def turn_of(draft: Draft, reservation: Reservation) -> int | None:
+    """Return how many are tried for an early start before one; None: it may not start now whoever else does."""
+    if not _may_start_early(draft, reservation):
+        return None
+    mine = _turn(draft, reservation), by_number(reservation.id)
+    others = (r for r in draft.reservations.values() if r.id != reservation.id and _may_start_early(draft, r))
+    return sum(1 for other in others if (_turn(draft, other), by_number(other.id)) < mine)
+
+
+def _turn(draft: Draft, reservation: Reservation) -> float:
+    request = reservation.request
+    return order_of(draft, request.queue)(request.gpus, request.run_s, request.submitted_at, draft.now)
+
+
+def _make_movable(draft: Draft) -> dict[ReservationId, _Waiting]:
+    """Tell the board of all that wait in one piece how they may be moved."""
+    found: list[tuple[Reservation, BookedSpan, Fit, Hashable, Instant]] = []
+    latest_at: dict[Hashable, Instant] = {}
+    for reservation in draft.reservations.values():
+        if not _may_start_early(draft, reservation) or len(reservation.spans) != 1:
+            continue
+        span, promise = reservation.spans[0], reservation.promise
+        assert promise is not None
+        profile = draft.hosts[span.host].profile
+        due_at = promise.start_by_at - draft.lead_s(profile, reservation.request.gpus)
+        length_s = span.end_at - span.start_at
+        due_at = min(due_at, promise.end_by_at - length_s)
+        if due_at < span.start_at or draft.is_lost(span) or draft.hosts[span.host].is_drained:
+            continue
+        want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+        if reservation.request.continues is not None and reservation.disk in draft.disks:
+            want = replace(want, storage=draft.disks[reservation.disk].storage)
+        kinds = dict(draft.board.profiles_by_kind)
+        fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
+        # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
+        if fit is None or fit.whole_s > length_s:
+            continue
+        shape = shape_of(want)
+        if due_at + length_s > latest_at.get(shape, 0):
+            latest_at[shape] = due_at + length_s
+            draft.board.know_shape(
+                shape,
+                min(due_at + length_s, draft.horizon_at),
+                partial(stretches_for, draft, want),
+                partial(may_park_at, want),
+            )
+        found.append((reservation, span, fit._replace(whole_s=length_s, shortest_s=length_s), shape, due_at))
+    return {
+        reservation.id: _Waiting(reservation, span, draft.board.set_movable(span, fit, shape, due_at))
+        for reservation, span, fit, shape, due_at in found
+    }
+
+
+def _start(draft: Draft, waiting: dict[ReservationId, _Waiting], reservation_id: ReservationId) -> bool:
+    """Start one of one piece now, if all that moves keeps its promise, its disk and its owner's limits."""
+    size = waiting[reservation_id].reservation.request.gpus
+    moved = draft.board.start_now(waiting[reservation_id].key, widest=size if size < WIDE else 64)
+    if moved is None:
+        return False
+    before = {key: waiting[key] for key in moved}
+    disks = dict(draft.disks)
+    for key, span in moved.items():
+        draft.put_moved(replace(draft.reservations[key], spans=(span,)))
+        follow_disk(draft, key)
+    if all(_is_well(draft, draft.reservations[key]) for key in moved):
+        for key, span in moved.items():
+            waiting[key] = _Waiting(draft.reservations[key], span, before[key].key)
+        return True
+    draft.board.move_back((key, moved[key], before[key].span) for key in moved)
+    for key in moved:
+        draft.put_moved(before[key].reservation)
+    draft.disks = disks
+    return False
+
+
+def _is_well(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
+    if not keeps_promise(draft, reservation)(reservation.spans):
+        return False
+    if check_gpus_at_once(draft, reservation.request, reservation.spans):
+        return False
+    if reservation.disk is None or reservation.disk not in draft.disks:
+        return True
+    disk = draft.disks[reservation.disk]
+    room_gib = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
+    start_at = max(disk.from_at, draft.now)
+    peak_gib = draft.pool_peak_gib(disk.storage, is_scratch=disk.is_scratch, start_at=start_at, end_at=disk.until_at)
+    return peak_gib <= room_gib
+
+
+def _start_in_pieces(draft: Draft, reservation: Reservation) -> bool:
+    """Start one of several pieces now, if nobody is in its way."""
+    if len(movable(draft, reservation)) != len(reservation.spans):
+        return False
+    keeps = keeps_promise(draft, reservation)
+
+    def starts_now(spans: tuple[BookedSpan, ...]) -> bool:
+        return (
+            spans[0].start_at == draft.now
+            and keeps(spans)
+            and not check_gpus_at_once(draft, reservation.request, spans)
+        )
+
+    return rebook(draft, reservation, reach=Reach.ANSWERING, accept=starts_now)

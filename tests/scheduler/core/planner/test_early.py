@@ -1,0 +1,173 @@
+"""Early starts: who waits starts as soon as that leaves a plan in which every promise holds."""
+
+import pytest
+
+from scheduler.core.intents import Cancel, Extend, Stop, Submit
+from scheduler.core.plan import Limits, Queue, Reservation
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId
+from scheduler.core.rules import OrderKind, QueueOrder
+from scheduler.core.spans import DAY_S, HOUR_S
+from tests.property.worlds import MIDNIGHT, World, world
+
+HOST = HostId("dgx2-a")
+
+
+def submit(made: World, **ask: object) -> ReservationId:
+    usual = {"owner": "ada", "queue": "interactive", "gpus": 8, "run_s": 4 * HOUR_S}
+    made.file(Submit(ask=Ask(**{**usual, **ask})))  # type: ignore[arg-type]
+    return ReservationId(f"r-{made.seq}")
+
+
+def get(made: World, key: ReservationId) -> Reservation:
+    return made.plan.reservations[key]
+
+
+def start_of(made: World, key: ReservationId) -> int:
+    return get(made, key).spans[0].start_at
+
+
+def full() -> tuple[World, ReservationId, ReservationId]:
+    """A host without nights, whose two halves are taken for ten hours."""
+    made = world(windows=())
+    return made, submit(made, run_s=10 * HOUR_S), submit(made, run_s=10 * HOUR_S)
+
+
+def test_a_booking_stays_at_its_promise_until_it_can_start() -> None:
+    made, one, _ = full()
+    waiting, later = submit(made), submit(made, run_s=20 * HOUR_S)
+    last = submit(made, run_s=HOUR_S)
+    before = start_of(made, last)
+    made.file(Cancel(reservation=later))
+    assert start_of(made, last) == before, "there is room before it, but not now"
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=one))
+    assert start_of(made, last) == made.now, "the shortest is tried first"
+    assert start_of(made, waiting) > made.now
+    made.run_until(made.now + 2 * DAY_S)
+    assert made.problems == []
+
+
+def test_a_short_one_starts_before_a_long_one_that_was_there_first_if_that_still_has_its_place() -> None:
+    made, one, _ = full()
+    long = submit(made, run_s=30 * HOUR_S)
+    promised = get(made, long).promise
+    assert promised is not None
+    short = submit(made, run_s=2 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=one))
+    assert start_of(made, short) == made.now
+    made.run_until(made.now + 3 * DAY_S)
+    assert made.problems == [], "the checker has seen that each promise was kept"
+
+
+def test_nobody_starts_early_over_a_promise_that_has_no_other_place() -> None:
+    made, one, _ = full()
+    wide = submit(made, gpus=8, run_s=30 * HOUR_S), submit(made, gpus=8, run_s=30 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    late = submit(made, run_s=12 * HOUR_S)
+    starts = [start_of(made, key) for key in wide]
+    made.file(Stop(reservation=one))
+    # Twelve hours from now on would lie over both, and each has its half by its promise only.
+    assert start_of(made, late) > made.now
+    assert [start_of(made, key) for key in wide] == [made.now, starts[1]] or starts == [
+        start_of(made, key) for key in wide
+    ]
+    made.run_until(made.now + 5 * DAY_S)
+    assert made.problems == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [(OrderKind.FIRST_COME, "long"), (OrderKind.SHORTEST_FIRST, "short"), (None, "short")]
+)
+def test_the_order_of_the_queue_says_who_is_tried_first(kind: OrderKind | None, first: str) -> None:
+    order = None if kind is None else QueueOrder(kind=kind)
+    queues = (Queue(name="interactive", order=order), Queue(name="hpc"))
+    made = world(windows=(), queues=queues)
+    one, two = submit(made, run_s=10 * HOUR_S), submit(made, run_s=10 * HOUR_S)
+    asked = {"long": submit(made, run_s=6 * HOUR_S), "short": submit(made, run_s=2 * HOUR_S)}
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=one))
+    assert start_of(made, asked[first]) == made.now
+    assert [key for key, name in asked.items() if start_of(made, name) == made.now] == [first]
+    assert start_of(made, two) < made.now
+
+
+def test_an_early_start_keeps_its_owner_within_the_limit_of_gpus() -> None:
+    made = world(windows=(), limits=Limits(gpus_at_once=8))
+    one = submit(made, owner="bob", run_s=10 * HOUR_S)
+    submit(made, owner="ada", run_s=10 * HOUR_S)
+    mine = submit(made, owner="ada", run_s=2 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=one))
+    assert start_of(made, mine) > made.now
+    made.run_until(made.now + 2 * DAY_S)
+    assert made.problems == []
+
+
+def test_what_was_asked_for_at_one_time_is_neither_started_early_nor_put_off() -> None:
+    made, one, _ = full()
+    at = MIDNIGHT + 12 * HOUR_S
+    timed = submit(made, not_before_at=at, start_by_at=at, run_s=HOUR_S)
+    fixed = start_of(made, timed)
+    short = submit(made, run_s=2 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=one))
+    assert start_of(made, timed) == fixed
+    assert start_of(made, short) == made.now
+    assert made.problems == []
+
+
+def test_who_may_not_start_before_an_instant_starts_then_if_there_is_room() -> None:
+    made = world(windows=())
+    submit(made, run_s=10 * HOUR_S)
+    other = submit(made, run_s=10 * HOUR_S)
+    later = submit(made, not_before_at=MIDNIGHT + 3 * HOUR_S, run_s=2 * HOUR_S)
+    assert start_of(made, later) > MIDNIGHT + 3 * HOUR_S
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=other))
+    assert start_of(made, later) > made.now
+    made.run_until(MIDNIGHT + 4 * HOUR_S)
+    assert get(made, later).spans[0].start_at == MIDNIGHT + 3 * HOUR_S
+    assert made.problems == []
+
+
+def test_an_extension_moves_who_has_another_place_by_their_promise() -> None:
+    made = world(windows=())
+    one = submit(made, run_s=3 * HOUR_S, at_boundary=AtBoundary.FINISH)
+    other = submit(made, run_s=10 * HOUR_S)
+    waiting = submit(made, not_before_at=MIDNIGHT + 2 * HOUR_S, run_s=HOUR_S)
+    before = get(made, waiting)
+    assert before.spans[0].partition == get(made, one).spans[0].partition
+    made.run_until(made.now + HOUR_S)
+    made.file(Stop(reservation=other))
+    made.file(Extend(reservation=one, by_s=6 * HOUR_S))
+    assert made.changes[-1][1].decided[-1].is_accepted
+    assert len(get(made, one).spans) == 1, "it just runs on"
+    assert get(made, waiting).promise == before.promise
+    assert get(made, waiting).spans[0].partition != before.spans[0].partition
+    made.run_until(made.now + 2 * DAY_S)
+    assert made.problems == []
+
+
+def test_an_extension_over_somebody_without_another_place_is_refused() -> None:
+    made = world(windows=())
+    one = submit(made, run_s=10 * HOUR_S, at_boundary=AtBoundary.FINISH)
+    submit(made, run_s=10 * HOUR_S)
+    waiting = [submit(made, run_s=20 * HOUR_S) for _ in range(2)]
+    before = [get(made, key) for key in waiting]
+    made.run_until(made.now + HOUR_S)
+    made.file(Extend(reservation=one, by_s=HOUR_S))
+    (why,) = made.changes[-1][1].decided[-1].reasons
+    assert why.code is ReasonCode.NO_ROOM_TO_EXTEND
+    assert [get(made, key) for key in waiting] == before
+    assert made.problems == []
+
+
+def test_whoever_waits_starts_when_the_night_is_over() -> None:
+    made = world()
+    made.run_until(MIDNIGHT + 19 * HOUR_S)
+    waiting = submit(made, gpus=8, run_s=9 * HOUR_S, at_boundary=AtBoundary.FINISH)
+    assert get(made, waiting).promise is not None
+    made.run_until(MIDNIGHT + 34 * HOUR_S)
+    assert made.problems == []
