@@ -3,11 +3,13 @@
 #   PYTHON=/path/to/python3.11   the interpreter for .venv/; without it the first one found that is 3.11 or newer
 #   JOBS=4                       how many test processes run side by side
 #   HOST_DAYS=100                how many simulated host-days `make histories` lives through
+#   POLICIES=100000              how many policy files `make fuzz` tries
 #   ARGS="..."                   further arguments, for unit, simulate and demo
 
 PYTHON ?=
 JOBS ?= 2
 HOST_DAYS ?= 2000
+POLICIES ?= 10000
 ARGS ?=
 PY := .venv/bin/python
 
@@ -16,7 +18,7 @@ SHELL := /bin/sh
 .SUFFIXES:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help venv test lint format unit simulate demo e2e fuzz kills histories libvirt lab lab-image lab-contract client lock
+.PHONY: help venv test lint format unit simulate demo e2e fuzz kills histories libvirt lab lab-image lab-contract lab-troubles client lock
 .PHONY: clean
 
 help: ## list these commands
@@ -51,8 +53,9 @@ e2e: venv ## the real processes: every part killed, paused or doubled amid a swa
 	NIGHTSHIFT_E2E=all $(PY) -m pytest -n $(JOBS) --dist worksteal tests/e2e || \
 		NIGHTSHIFT_E2E=all $(PY) -m pytest -n 0 --last-failed --last-failed-no-failures none tests/e2e
 
-fuzz: venv ## 10,000 random command lines and 10,000 random requests (CI)
+fuzz: venv ## 10,000 random command lines, 10,000 random requests, 10,000 policy files (CI); POLICIES=100000 takes longer
 	NIGHTSHIFT_FUZZ=10000 $(PY) -m pytest -n $(JOBS) tests/cli/test_random_command_lines.py tests/api/test_strange_requests.py
+	NIGHTSHIFT_FUZZ=$(POLICIES) $(PY) -m pytest -n $(JOBS) tests/policies/test_loader_fuzz.py
 
 kills: venv ## a worker killed at every driver call and every commit, in turn (CI)
 	NIGHTSHIFT_KILL=all $(PY) -m pytest -n 0 -s tests/simulation/test_kill_injection.py
@@ -73,6 +76,9 @@ lab: venv ## a day on the virtual DGX-2: real libvirt, QEMU and VFIO (CI)
 
 lab-contract: venv ## the drivers' contract on the virtual DGX-2, with devices (CI)
 	NIGHTSHIFT_LAB=1 $(PY) -m pytest -n 0 $(ARGS) tests/contract/test_contract_lab.py
+
+lab-troubles: venv ## virtual DGX-2s with something wrong: no IOMMU, a full disk, a refused login (CI)
+	NIGHTSHIFT_LAB=1 $(PY) -m pytest -n 0 $(ARGS) tests/lab/test_troubles.py
 
 client: venv ## install the wheel alone, as a user would, and run it
 	tools/check_light_client.sh $(PY)

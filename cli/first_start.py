@@ -7,7 +7,7 @@ intents, decided by the same plan task as ever.
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +24,8 @@ from scheduler.core.errors import NightshiftError
 from scheduler.core.intents import Intent
 from scheduler.core.reasons import sentence
 from scheduler.core.requests import HostId, Role
+from scheduler.core.topology import HostProfile
+from scheduler.profiles.loading import UnknownProfile
 from scheduler.service.plan import PlanTask
 from scheduler.service.users import Users
 from workers.drivers.simulated.rack import SimulatedRack
@@ -188,9 +190,26 @@ def _write_secret(path: Path, secret: str) -> None:
     beside.replace(path)
 
 
+def _lasting(parts: Parts, wanted: str, refused: Callable[[str], NightshiftError]) -> HostProfile:
+    """Return a profile that its own name leads back to: the plan keeps no more of it than that."""
+    profile = parts.profiles(wanted)
+    try:
+        found = parts.profiles(profile.name)
+    except UnknownProfile:
+        found = None
+    if found != profile:
+        whose = "there is none of that name" if found is None else "another profile has that name"
+        raise refused(
+            f"this profile calls itself {profile.name!r}, and {whose} beside the shipped ones; put the file there as"
+            ' mine.toml with name = "mine" in it, and write mine. Where that is says docs/tuning.md'
+        )
+    return profile
+
+
 def _rack(parts: Parts, rack: RackSetup) -> tuple[str, ...]:
     """See to it that a simulated host is there and in the plan."""
-    profile = parts.profiles(rack.profile)
+    said = f"--rack {rack.host}={rack.profile}"
+    profile = _lasting(parts, rack.profile, lambda problem: BadRackOption(f"{said}: {problem}"))
     known = parts.plans.current().hosts.get(rack.host)
     if known is not None and known.profile.name != profile.name:
         raise BadRackOption(
@@ -207,7 +226,8 @@ def _rack(parts: Parts, rack: RackSetup) -> tuple[str, ...]:
 
 def _real_host(parts: Parts, wanted: RealHostSetup) -> tuple[str, ...]:
     """See to it that a host which is reached over libvirt is in the plan."""
-    profile = parts.profiles(wanted.profile)
+    said = f"--host {wanted.host}={wanted.profile}@{wanted.connect}"
+    profile = _lasting(parts, wanted.profile, lambda problem: BadHostOption(f"{said}: {problem}"))
     known = parts.plans.current().hosts.get(wanted.host)
     if known is None:
         _add(parts, wanted.host, profile=profile.name, connect=wanted.connect)

@@ -69,7 +69,7 @@ def show(connection: Connection, name: Name, as_json: AsJson = False) -> None:
 def add(
     connection: Connection,
     name: Name,
-    profile: Annotated[str, typer.Option(help="Its kind: dgx-2, or dgx-2-lab to try things out.", show_default=False)],
+    profile: Annotated[str, typer.Option(help="Its kind: dgx-2, generic or another profile.", show_default=False)],
     storage: Annotated[
         str | None,
         typer.Option(help="Which disks it reaches; hosts with the same label share them. Its name by default."),
@@ -86,7 +86,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a host; from now on it is planned for."""
-    body = {"id": name, "profile": profile, "storage": storage if storage is not None else name}
+    body = {"id": name, "profile": _named(profile), "storage": storage if storage is not None else name}
     if connect is not None:
         body["connect"] = _sound(connect, option="--connect")
     _tell(connection.client.post("/hosts", body), f"{name} is added.", as_json=as_json)
@@ -120,6 +120,17 @@ def drain(connection: Connection, name: Name, as_json: AsJson = False) -> None:
 def undrain(connection: Connection, name: Name, as_json: AsJson = False) -> None:
     """Let a drained host take part again."""
     _tell(connection.client.post(f"/hosts/{part(name)}/undrain"), f"{name} takes part again.", as_json=as_json)
+
+
+def _named(profile: str) -> str:
+    """Return a profile's name; raises BadOption for a file: workers, ticker and API each find a profile by its name."""
+    if "/" in profile or profile.endswith(".toml"):
+        raise BadOption(
+            f"--profile {profile!r} is a file, and the server knows profiles by name: put it beside the shipped ones,"
+            ' as mine.toml with name = "mine" in it, wherever a worker, a ticker or the API runs; start them again,'
+            " and write --profile mine. Where that is says docs/tuning.md, under Changing it"
+        )
+    return profile
 
 
 def _sound(uri: str, *, option: str) -> str:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 from scheduler.core.converging.actions import DeleteDisk, DestroyVm, InFlight, StartVm
-from scheduler.core.converging.witness_shared import problem_of, stand_ins
+from scheduler.core.converging.witness_shared import problem_of, stand_ins, what_profile_says
 from scheduler.core.errors import LeaseLost
 from scheduler.core.facts import CheckResult, ObservedDevice, Verb, VmFact
 from scheduler.core.requests import DiskId, ReservationId
@@ -20,9 +20,9 @@ from scheduler.service.ports import Clock
 from workers.ports import DomainSpec, DriverError, Drivers, NoSuchDomain
 
 CHECKS = ("bound", "group_free", "config_readable", "reset_done")
-"""What must not have failed when a VM is handed its devices."""
+"""What must have been checked, and not have failed, when a VM is handed its devices; `ids_match` only not failed."""
 CHECKS_OF_THE_DEVICE = ("bound", "group_free", "config_readable")
-"""Failures that another attempt will not mend: the GPU is quarantined."""
+"""Failures that another attempt will not mend, unless somebody's hold is all that they tell: the GPU is quarantined."""
 
 Steps = tuple[Callable[[], None], ...]
 
@@ -132,8 +132,9 @@ def start_steps(
         )
 
     return (
-        create_disk,
+        # Devices first: a host that can give none is left without a disk on it.
         lambda: drivers.pci.bind(spec.devices),
+        create_disk,
         lambda: check_hand_over(drivers, spec, ticket, profile),
         lambda: drivers.fabric.activate(spec.partition),
         lambda: drivers.hypervisor.define(spec),
@@ -151,6 +152,9 @@ def check_hand_over(drivers: Drivers, spec: DomainSpec, ticket: Ticket, profile:
         if device is None:
             problems.append(f"{address} is not on the bus")
             continue
+        if device.mistaken_for:
+            # Of the profile, not of the device: nothing is quarantined for it.
+            problems.append(f"{address} {what_profile_says(profile, device)}")
         for name in CHECKS:
             match device.result_of(name):
                 case CheckResult.PASSED:
@@ -160,7 +164,7 @@ def check_hand_over(drivers: Drivers, spec: DomainSpec, ticket: Ticket, profile:
                 case CheckResult.FAILED:
                     problem = f"{address} {name}: {_detail(device, name)}"
                     problems.append(problem)
-                    if name not in CHECKS_OF_THE_DEVICE or device.held_by is not None:
+                    if name not in CHECKS_OF_THE_DEVICE or _is_held(device, name):
                         continue
                     if address in gpu_by_address:
                         ticket.unfit_gpus[gpu_by_address[address]] = problem
@@ -169,6 +173,11 @@ def check_hand_over(drivers: Drivers, spec: DomainSpec, ticket: Ticket, profile:
                         ticket.unfit_gpus.setdefault(gpu, problem_of(profile, address, f"is not fit ({problem})"))
     if problems:
         raise HandOverFailed(f"the hand-over check failed: {'; '.join(problems)}", devices=len(problems))
+
+
+def _is_held(device: ObservedDevice, name: str) -> bool:
+    """Whether a check failed because somebody has the device, or another of its group: no fault, and it passes."""
+    return device.held_by is not None or (name == "group_free" and device.group_held_by is not None)
 
 
 def _detail(device: ObservedDevice, name: str) -> str:

@@ -9,6 +9,7 @@ chains that this process has in flight. Killed anywhere and run again, the end i
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -41,6 +42,8 @@ from workers.verbs import Asking, Blocking, ask, chain, text_of
 
 MOST_PASSES = 8
 """After so many passes that each asked something, the rest is left to the next tick."""
+ASKS_WITHIN_MACHINE_S = 5.0
+"""After so long no further asking verb is called in a pass: guests that hang keep neither starts nor looks waiting."""
 MOST_STALE_PLANS = 5
 """How often one pass decides anew because the plan moved on before its pin."""
 
@@ -307,24 +310,28 @@ class Converge:
         self._told.mark(todo.findings, now)
 
     def _do(self, actions: tuple[Action, ...], now: Instant) -> bool:
-        """Ask, in order; begin the chains; write the answers. Return whether an asking verb was called."""
+        """Ask, in order; begin the chains; write the answers. Return whether an asking verb was called.
+
+        What there is no time left to ask stays written as asked and not answered: the next pass asks it.
+        """
         assert self._facts is not None
         facts, events = self._facts, list[Event]()
-        has_asked = False
-        for action in actions:
-            if not self._lease.is_held():
-                raise LeaseLost(f"the lease of {self._host} was lost; nothing more is begun")
-            if isinstance(action, Asking):
-                key = ask_key(action)
-                assert key is not None
-                answer = ask(action, self._drivers, self._profile)
-                facts, told = with_answer(facts, *key, answer, self._clock.now())
-                events.extend(told)
-                has_asked = True
-            elif isinstance(action, Blocking):
-                self._begin(action, now)
+        until_machine_s = self._clock.machine_s() + ASKS_WITHIN_MACHINE_S
+        asking = [action for action in actions if isinstance(action, Asking)]
+        with self._lease.kept() if asking else nullcontext():
+            for action in actions:
+                if not self._lease.is_held():
+                    raise LeaseLost(f"the lease of {self._host} was lost; nothing more is begun")
+                if isinstance(action, Blocking):
+                    self._begin(action, now)
+                elif isinstance(action, Asking) and self._clock.machine_s() < until_machine_s:
+                    key = ask_key(action)
+                    assert key is not None
+                    answer = ask(action, self._drivers, self._profile)
+                    facts, told = with_answer(facts, *key, answer, self._clock.now())
+                    events.extend(told)
         self._record(self._facts, facts, self._told.without_repeats(events, now))
-        return has_asked
+        return bool(asking)
 
     def _begin(self, action: Blocking, now: Instant) -> None:
         token = self._lease.token

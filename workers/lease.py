@@ -4,12 +4,21 @@ All in machine time. A token is never used again after a break: chains begun und
 had been at work in between.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
+from scheduler.core.errors import NightshiftError
 from scheduler.core.settings import Settings
 from scheduler.service.ports import Clock
 from scheduler.store.leases import LeaseClaim
 from scheduler.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+KEPT_MACHINE_S = 90.0
+"""So long a lease is kept beside calls that hang: more than their own limits come to, and not for ever."""
 
 
 class Lease:
@@ -41,6 +50,39 @@ class Lease:
         token = self._new_token()
         self._token = token if self._take(token, now_s) else None
         return None if self._token is None else True
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew it in time beside the block, for as long as the block lasts and no longer than a limit.
+
+        For calls to a host, which may take longer than a lease. One that was lost is not taken anew.
+        """
+        is_over = Event()
+        renewing = Thread(target=self._renew_until, args=(is_over, self.token), name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            renewing.join()
+
+    def _renew_until(self, is_over: Event, token: str) -> None:
+        every_s = self._settings.lease_renew_machine_s
+        held_s = self._clock.machine_s() - self._renewed_machine_s
+        wait_s, left_s = max(0.0, every_s - max(0.0, held_s)), KEPT_MACHINE_S
+        while left_s > 0 and not is_over.wait(wait_s):
+            if not self._renew(token):
+                return
+            wait_s, left_s = every_s, left_s - every_s
+
+    def _renew(self, token: str) -> bool:
+        """Renew it if it is held; False when it is not. A database that does not answer may do so before its end."""
+        now_s = self._clock.machine_s()
+        try:
+            return self._store.holds_lease(self._name, token, now_s) and self._take(token, now_s)
+        except NightshiftError as error:
+            _log.warning("lease.not_renewed name=%s error=%s", self._name, error.message)
+            return True
 
     def _take(self, token: str, now_s: float) -> bool:
         ttl_s = self._settings.lease_machine_s

@@ -23,6 +23,7 @@ IS_NOTICE = {
     # Of the device itself the look has told; this is for the one whose start it holds up, and whom the plan moves.
     ReasonCode.GPU_HELD_BY_FOREIGN: False,
     ReasonCode.GPU_QUARANTINED: False,
+    ReasonCode.WAITS_FOR_GROUP: False,
 }
 """The findings that are told here, and whether a person is to know.
 

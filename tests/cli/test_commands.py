@@ -403,6 +403,16 @@ def test_why_a_host_does_not_answer_is_said_once(nightshift: CommandLine, server
     assert shown.count("refused") == 1
 
 
+@pytest.mark.parametrize("file", ["mine.toml", "./mine", "/etc/nightshift/mine.toml"])
+def test_a_profile_file_is_not_sent_as_a_name_and_where_to_put_it_is_said(
+    nightshift: CommandLine, server: FakeServer, file: str
+) -> None:
+    server.role = "admin"
+    ran = nightshift("host", "add", "b", "--profile", file)
+    assert (ran.code, server.asked) == (EXIT_USAGE, [])
+    assert 'as mine.toml with name = "mine" in it' in ran.one_line
+
+
 def test_what_only_looks_like_a_uri_is_not_even_sent(nightshift: CommandLine, server: FakeServer) -> None:
     server.role = "admin"
     for arguments in (

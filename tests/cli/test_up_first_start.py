@@ -1,6 +1,7 @@
 """What a first start sets up: once, whoever is killed in the middle of it, and nothing that is there already."""
 
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,31 @@ def test_a_real_host_that_is_there_already_is_not_made_another_one(parts: Parts,
     prepare(parts, racks=(), real=(REAL,))
     with pytest.raises(BadHostOption, match="this host is a dgx-2 already, reached by qemu:///system"):
         prepare(parts, racks=(), real=(other,))
+
+
+@pytest.mark.parametrize("name", ["dgx-2", "mine"])
+def test_a_profile_file_that_its_name_does_not_lead_back_to_is_refused(parts: Parts, tmp_path: Path, name: str) -> None:
+    # The shipped profile of the same name was taken instead, without a word.
+    shipped = (files("scheduler.profiles") / "dgx-2.toml").read_text(encoding="utf-8")
+    changed = shipped.replace('name = "dgx-2"', f'name = "{name}"', 1).replace(
+        "pool_gib = 28000", "pool_gib = 27000", 1
+    )
+    file = tmp_path / "own.toml"
+    file.write_text(changed, encoding="utf-8")
+    with pytest.raises(BadHostOption, match=f"calls itself '{name}'.*put the file there as mine.toml"):
+        prepare(parts, racks=(), real=(RealHostSetup(host=REAL.host, profile=str(file), connect=REAL.connect),))
+    with pytest.raises(BadRackOption, match="--rack dgx2-a="):
+        prepare(parts, racks=(RackSetup(host=HostId("dgx2-a"), profile=str(file)),))
+    assert dict(parts.plans.current().hosts) == {}
+    assert not list(parts.installation.racks.glob("*"))
+
+
+def test_a_copy_of_a_shipped_profile_is_that_profile(parts: Parts, tmp_path: Path) -> None:
+    file = tmp_path / "dgx-2.toml"
+    file.write_text((files("scheduler.profiles") / "dgx-2.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    assert "host dgx2-r was added: a dgx-2, reached by qemu:///system" in prepare(
+        parts, racks=(), real=(RealHostSetup(host=REAL.host, profile=str(file), connect=REAL.connect),)
+    )
 
 
 def test_a_rack_is_not_made_a_real_host(parts: Parts) -> None:

@@ -50,6 +50,10 @@ class HostBench(ABC):
     profile: HostProfile
     image: str
     """An image that the host knows."""
+    silent_image: str
+    """One whose guest answers nothing for as long as a test lasts; at least, no sooner than time passes."""
+    deaf_image: str
+    """One whose guest obeys its agent alone; at least, no button sooner than time passes."""
     disk_gib: int = 50
     """A size of disk that the host has room for a few times."""
     beyond_the_pool_gib: int
@@ -93,7 +97,13 @@ class HostBench(ABC):
         return self.profile.partitions_of_size(size)[place]
 
     def spec(
-        self, partition: Partition, *, reservation: str = "r-1", generation: int = 1, disk: str = ""
+        self,
+        partition: Partition,
+        *,
+        reservation: str = "r-1",
+        generation: int = 1,
+        disk: str = "",
+        image: str = "",
     ) -> DomainSpec:
         return DomainSpec(
             uuid=domain_uuid(ReservationId(reservation), generation),
@@ -103,21 +113,21 @@ class HostBench(ABC):
             partition=partition,
             devices=self.profile.devices(partition),
             disk=DiskId(disk or f"d-{reservation}"),
-            image=self.image,
+            image=image or self.image,
             ssh_key="ssh-ed25519 AAAA test",
             mac="52:54:00:12:34:56",
             host_name=reservation,
         )
 
-    def make_disk(self, disk: DiskId, size_gib: int | None = None) -> int:
-        wanted_gib = size_gib or self.disk_gib
+    def make_disk(self, disk: DiskId, size_gib: int | None = None, image: str = "") -> int:
+        wanted_gib, image = size_gib or self.disk_gib, image or self.image
         return self.run(
-            lambda: self.drivers.images.create_disk(disk, image=self.image, size_gib=wanted_gib, timeout_s=LONG_S)
+            lambda: self.drivers.images.create_disk(disk, image=image, size_gib=wanted_gib, timeout_s=LONG_S)
         )
 
     def define(self, spec: DomainSpec) -> DomainSpec:
         """Make a VM ready to start: its disk, its devices, its fabric, its definition."""
-        self.make_disk(spec.disk)
+        self.make_disk(spec.disk, image=spec.image)
         self.drivers.pci.bind(spec.devices)
         self.drivers.fabric.activate(spec.partition)
         self.drivers.hypervisor.define(spec)
@@ -130,6 +140,14 @@ class HostBench(ABC):
         """Start a domain and wait for its guest: from then on it changes nothing by itself."""
         self.start(spec)
         self.wait_until(lambda: self.domain(spec.uuid).is_guest_up is True, 300)
+
+    def start_past_its_limit(self, spec: DomainSpec) -> None:
+        """Start a domain with a limit that no start of its size meets, and come back when the start is under way."""
+        with pytest.raises(VerbTimeout):
+            self.run(lambda: self.drivers.hypervisor.start(spec.uuid, timeout_s=1))
+        # On a slow host the call may have come back before its domain had anything.
+        held, bound_s = frozenset(spec.devices), self.profile.bounds.start_s(len(spec.partition.gpus))
+        self.wait_until(lambda: self.domain(spec.uuid).is_busy and self.held_by(spec.uuid) == held, bound_s)
 
     def destroy(self, spec: DomainSpec) -> int:
         return self.run(lambda: self.drivers.hypervisor.destroy(spec.uuid, timeout_s=LONG_S))
@@ -205,7 +223,7 @@ class DomainContract:
         assert bench.now() - began_at <= bound_s
 
     def test_a_guest_is_not_up_as_soon_as_its_domain_runs(self, bench: HostBench) -> None:
-        spec = bench.define(bench.spec(bench.partition(1)))
+        spec = bench.define(bench.spec(bench.partition(1), image=bench.silent_image))
         bench.start(spec)
         assert bench.domain(spec.uuid).is_guest_up is not True
 
@@ -213,7 +231,7 @@ class DomainContract:
         spec = bench.define(bench.spec(bench.partition(1)))
         bench.start_up(spec)
         before = bench.drivers.hypervisor.look()
-        assert bench.start(spec) == 0
+        assert bench.start(spec) <= bench.blink_s
         assert bench.drivers.hypervisor.look() == before
 
     def test_an_unknown_domain_is_not_started(self, bench: HostBench) -> None:
@@ -239,13 +257,14 @@ class DomainContract:
     # ---- stopping
 
     def test_a_shutdown_is_asked_and_happens_later(self, bench: HostBench) -> None:
-        spec = bench.define(bench.spec(bench.partition(1)))
+        spec = bench.define(bench.spec(bench.partition(1), image=bench.deaf_image))
         bench.start_up(spec)
         asked_at = bench.now()
         bench.drivers.hypervisor.ask_shutdown(spec.uuid)
         assert bench.now() - asked_at <= bench.blink_s
         assert bench.domain(spec.uuid).state is not DomainState.OFF
         assert bench.held_by(spec.uuid) == frozenset(spec.devices)
+        bench.drivers.hypervisor.ask_shutdown(spec.uuid, through_agent=True)
         assert bench.wait_until_off(spec.uuid) is OffReason.SHUTDOWN
         assert bench.held_by(spec.uuid) == frozenset()
 
@@ -262,11 +281,12 @@ class DomainContract:
         assert bench.domain(spec.uuid).off_reason is OffReason.SHUTDOWN
 
     def test_a_shutdown_through_the_agent_needs_a_guest_that_answers(self, bench: HostBench) -> None:
-        spec = bench.define(bench.spec(bench.partition(1)))
-        bench.start(spec)
+        silent = bench.define(bench.spec(bench.partition(1, 0), reservation="r-1", image=bench.silent_image))
+        bench.start(silent)
         with pytest.raises(AgentSilent):
-            bench.drivers.hypervisor.ask_shutdown(spec.uuid, through_agent=True)
-        bench.wait_until(lambda: bench.domain(spec.uuid).is_guest_up is True, 300)
+            bench.drivers.hypervisor.ask_shutdown(silent.uuid, through_agent=True)
+        spec = bench.define(bench.spec(bench.partition(1, 1), reservation="r-2"))
+        bench.start_up(spec)
         bench.drivers.hypervisor.ask_shutdown(spec.uuid, through_agent=True)
         assert bench.wait_until_off(spec.uuid) is OffReason.SHUTDOWN
 
@@ -294,7 +314,7 @@ class DomainContract:
         bench.drivers.hypervisor.ask_shutdown(spec.uuid)
         bench.wait_until_off(spec.uuid)
         before = bench.drivers.hypervisor.look()
-        assert bench.destroy(spec) == 0
+        assert bench.destroy(spec) <= bench.blink_s
         assert bench.drivers.hypervisor.look() == before
 
     def test_a_domain_can_be_started_again_after_it_was_off(self, bench: HostBench) -> None:
@@ -376,7 +396,7 @@ class DomainContract:
         made = bench.disk(disk)
         assert made is not None
         assert (made.size_gib, made.is_ready, made.is_busy, made.held_by) == (bench.disk_gib, True, False, None)
-        assert bench.make_disk(disk) == 0
+        assert bench.make_disk(disk) <= bench.blink_s
         assert bench.disk(disk) == made
 
     def test_a_disk_is_not_made_from_an_unknown_image(self, bench: HostBench) -> None:
@@ -398,7 +418,7 @@ class DomainContract:
             bench.run(need)
         assert bench.disk(disk) is None
         bench.make_disk(disk)
-        assert bench.run(need) == 0
+        assert bench.run(need) <= bench.blink_s
 
     def test_a_disk_larger_than_the_pool_is_refused(self, bench: HostBench) -> None:
         with pytest.raises(PoolFull):
@@ -427,10 +447,11 @@ class DomainContract:
         spec = bench.define(bench.spec(bench.partition(1)))
         with pytest.raises(NoSuchDomain):
             bench.drivers.guest.warn(bench.spec(bench.partition(1), reservation="r-none").uuid, "you stop at 20:00")
-        bench.start(spec)
+        silent = bench.define(bench.spec(bench.partition(1, 1), reservation="r-2", image=bench.silent_image))
+        bench.start(silent)
         with pytest.raises(AgentSilent):
-            bench.drivers.guest.warn(spec.uuid, "you stop at 20:00")
-        bench.wait_until(lambda: bench.domain(spec.uuid).is_guest_up is True, 300)
+            bench.drivers.guest.warn(silent.uuid, "you stop at 20:00")
+        bench.start_up(spec)
         bench.drivers.guest.warn(spec.uuid, "you stop at 20:00")
 
 
@@ -475,17 +496,18 @@ class DeviceContract:
 
     def test_a_start_past_its_limit_times_out_and_goes_on(self, bench: HostBench) -> None:
         spec = bench.define(bench.spec(bench.partition(16)))
-        with pytest.raises(VerbTimeout):
-            bench.run(lambda: bench.drivers.hypervisor.start(spec.uuid, timeout_s=1))
-        assert bench.domain(spec.uuid).is_busy
-        assert bench.held_by(spec.uuid) == frozenset(spec.devices)
-        bench.wait_until(lambda: bench.domain(spec.uuid).state is DomainState.RUNNING, bench.profile.bounds.start_s(16))
-        assert not bench.domain(spec.uuid).is_busy
+        bench.start_past_its_limit(spec)
+
+        def is_started() -> bool:
+            # Its guest runs a while before the start that made it run lets go of it.
+            seen = bench.domain(spec.uuid)
+            return seen.state is DomainState.RUNNING and not seen.is_busy
+
+        bench.wait_until(is_started, bench.profile.bounds.start_s(16))
 
     def test_a_domain_that_is_being_started_is_busy_for_everyone_else(self, bench: HostBench) -> None:
         spec = bench.define(bench.spec(bench.partition(16)))
-        with pytest.raises(VerbTimeout):
-            bench.run(lambda: bench.drivers.hypervisor.start(spec.uuid, timeout_s=1))
+        bench.start_past_its_limit(spec)
         with pytest.raises(DomainBusy):
             bench.start(spec)
         with pytest.raises(DomainBusy):
@@ -497,8 +519,7 @@ class DeviceContract:
 
     def test_a_start_that_does_not_end_can_be_destroyed(self, bench: HostBench) -> None:
         spec = bench.define(bench.spec(bench.partition(16)))
-        with pytest.raises(VerbTimeout):
-            bench.run(lambda: bench.drivers.hypervisor.start(spec.uuid, timeout_s=1))
+        bench.start_past_its_limit(spec)
         bench.destroy(spec)
         assert bench.domain(spec.uuid).state is DomainState.OFF
         bench.let_end(bench.profile.bounds.start_s(16))
@@ -515,7 +536,8 @@ class DeviceContract:
         addresses += [hca.address for hca in profile.hcas]
         assert sorted(device.address for device in seen) == sorted(addresses)
         for device in seen:
-            assert {check.name for check in device.checks} == {"bound", "group_free", "config_readable", "reset_done"}
+            checks = {check.name for check in device.checks} - {"ids_match"}
+            assert checks == {"bound", "group_free", "config_readable", "reset_done"}
             assert all(check.source for check in device.checks)
             assert device.failed == ()
 

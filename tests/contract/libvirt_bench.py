@@ -19,12 +19,13 @@ from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile, Partition
 from tests.contract.hypervisor_contract import HostBench
+from tests.lab.guest.build import FLAG_DEAF, FLAGS_OFFSET
 from tests.lab.machine import HUGEPAGES_GIB_PER_NODE, NUMA_NODES, VirtualDgx2
 from workers.drivers.libvirt.host import LibvirtHost
 from workers.ports import DomainSpec
 
 HOST = HostId("lab-a")
-IMAGE = "guest"
+IMAGE, SILENT_IMAGE, DEAF_IMAGE = "guest", "silent", "deaf"
 POLL_S = 0.05
 URI = "NIGHTSHIFT_TEST_LIBVIRT"
 """Names the libvirt that may be emptied; set by who started one for this."""
@@ -34,21 +35,25 @@ class LibvirtBench(HostBench):
     """One libvirt. What is on it from an earlier test is removed first."""
 
     a_while_s = 1
-    blink_s = 1
+    blink_s = 5
     sees_resets = False
     disk_gib = 1
     beyond_the_pool_gib = 1 << 20
 
     def __init__(self, profile: HostProfile, uri: str, guest_image: Path) -> None:
         self.profile = profile
-        self.image = IMAGE
+        self.image, self.silent_image, self.deaf_image = IMAGE, SILENT_IMAGE, DEAF_IMAGE
         self.changes = 0
         self.host = LibvirtHost(HOST, profile, uri, on_change=self._changed)
         self.drivers = self.host.drivers()
         # A hand beside the driver, with a connection of its own.
         self.hand = libvirt.open(uri)
         _empty(self.hand, profile.vm.pool)
-        put_image(self.hand, profile.vm.image_pool, IMAGE, guest_image)
+        content = guest_image.read_bytes()
+        deaf = bytearray(content)
+        deaf[FLAGS_OFFSET] |= FLAG_DEAF
+        for name, image in ((IMAGE, content), (DEAF_IMAGE, bytes(deaf)), (SILENT_IMAGE, bytes(len(content)))):
+            _put(self.hand, profile.vm.image_pool, name, image)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -105,9 +110,15 @@ class PrivateBench(LibvirtBench):
         super().__init__(profile, uri, guest_image)
 
     def spec(
-        self, partition: Partition, *, reservation: str = "r-1", generation: int = 1, disk: str = ""
+        self,
+        partition: Partition,
+        *,
+        reservation: str = "r-1",
+        generation: int = 1,
+        disk: str = "",
+        image: str = "",
     ) -> DomainSpec:
-        spec = super().spec(partition, reservation=reservation, generation=generation, disk=disk)
+        spec = super().spec(partition, reservation=reservation, generation=generation, disk=disk, image=image)
         return replace(spec, devices=())
 
 
@@ -157,10 +168,13 @@ def make_pool(conn: Any, name: str, folder: Path) -> None:
 
 def put_image(conn: Any, pool_name: str, name: str, file: Path) -> None:
     """Upload a guest image, if it is not there."""
+    _put(conn, pool_name, name, file.read_bytes())
+
+
+def _put(conn: Any, pool_name: str, name: str, content: bytes) -> None:
     pool = conn.storagePoolLookupByName(pool_name)
     if f"{name}.raw" in pool.listVolumes():
         return
-    content = file.read_bytes()
     root = ElementTree.Element("volume")
     ElementTree.SubElement(root, "name").text = f"{name}.raw"
     ElementTree.SubElement(root, "capacity", unit="bytes").text = str(len(content))

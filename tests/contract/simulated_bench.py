@@ -24,7 +24,8 @@ class SimulatedBench(HostBench):
         self, profile: HostProfile, *, directory: Path | None = None, seed: int = 1, boot_driver: str = "vfio-pci"
     ) -> None:
         self.profile = profile
-        self.image = IMAGE
+        # All guests of a rack take their time to answer and to go.
+        self.image = self.silent_image = self.deaf_image = IMAGE
         self.beyond_the_pool_gib = profile.pool_gib + 1
         self.clock = VirtualClock(BEGAN_AT)
         self.rack = SimulatedRack(

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed: it is built where libvirt's headers are")
 
+from scheduler.core.facts import CheckResult
 from scheduler.profiles.loading import load_profile
 from tests.contract.hypervisor_contract import DeviceContract, DomainContract, HostBench
 from tests.contract.libvirt_bench import LabBench
@@ -17,6 +18,7 @@ from tests.lab.host_image import build_host_image, default_cache
 from tests.lab.machine import VirtualDgx2, boot
 from tests.lab.site import PROFILE
 from workers.drivers.libvirt import sysfs
+from workers.drivers.libvirt.guest_sight import GUEST, SEEN
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,27 @@ class TestDevicesOfTheVirtualDgx2(DeviceContract):
 
 class TestDomainsOfTheVirtualDgx2(DomainContract):
     """What any libvirt shows, here with all their devices."""
+
+
+class TestDevicesSeenByGuests:
+    """What a guest says of the devices that it was given, once its agent answers."""
+
+    @pytest.mark.parametrize("size", [1, 16])
+    def test_a_guest_sees_every_device_that_it_was_given(self, bench: HostBench, size: int) -> None:
+        spec = bench.define(bench.spec(bench.partition(size)))
+        bench.start_up(spec)
+
+        def is_seen() -> bool:
+            return all(bench.device(address).result_of(SEEN) is CheckResult.PASSED for address in spec.devices)
+
+        bench.wait_until(is_seen, 60)
+        checks = [check for address in spec.devices for check in bench.device(address).checks if check.name == SEEN]
+        assert {check.source for check in checks} == {GUEST}
+
+    def test_a_guest_that_says_nothing_is_unverified(self, bench: HostBench) -> None:
+        spec = bench.define(bench.spec(bench.partition(1), image=bench.silent_image))
+        bench.start(spec)
+        assert {bench.device(address).result_of(SEEN) for address in spec.devices} == {CheckResult.UNVERIFIED}
 
 
 class TestDevicesInTheHostsOwnSysfs:

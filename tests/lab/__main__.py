@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.lab.guest.build import BuildError, build_guest
 from tests.lab.host_image import HostImageError, build_host_image, default_cache
-from tests.lab.machine import COMMAND_LIMIT_S, CommandFailed, LabError, boot, run_in
+from tests.lab.machine import COMMAND_LIMIT_S, Build, CommandFailed, LabError, boot, run_in
 from tests.lab.proof import NOT_PROVEN, Proof
 
 
@@ -89,7 +89,7 @@ def _day(cache: Path) -> int:
 def _boot(cache: Path, directory: Path, *, port: int, network: bool) -> None:
     image = build_host_image(cache, progress=_say)
     started_s = time.monotonic()
-    with boot(image, directory, port=port, network=network) as machine:
+    with boot(image, directory, port=port, build=Build(network=network)) as machine:
         print(f"{machine.uri} in {time.monotonic() - started_s:.1f} s; Ctrl-C ends it", flush=True)
         # Blocked only now: the emulator would inherit it.
         ends = {signal.SIGINT, signal.SIGTERM}

@@ -40,6 +40,7 @@ PACKAGES = (
     "libvirt-daemon-config-nwfilter",
     "libvirt-daemon-driver-qemu",
     "numactl",
+    "openssh-server",
     "pciutils",
     "python3-minimal",
     "qemu-system-x86",
@@ -56,6 +57,7 @@ INSTALLED_FILES = {
     "storage/nightshift.xml": "etc/libvirt/storage/nightshift.xml",
     "storage/nightshift-images.xml": "etc/libvirt/storage/nightshift-images.xml",
     "network.xml": "etc/libvirt/qemu/networks/nightshift.xml",
+    "sshd_config": "etc/ssh/sshd_config",
 }
 """From the folder `host` to the root file system."""
 AUTOSTARTED_POOLS = ("nightshift", "nightshift-images")

@@ -43,6 +43,8 @@ NVSWITCH_STAND_IN = "1b36:0005"
 """QEMU's `pci-testdev`: a device with memory to map."""
 
 BOOT_LIMIT_S = 180.0
+SILENT_LIMIT_S = 50.0
+"""On a busy machine an emulated kernel may stop for ever before it says anything: it is reset then, and boots."""
 STOP_LIMIT_S = 10.0
 COMMAND_LIMIT_S = 60.0
 CHANNEL_GRACE_S = 15.0
@@ -52,7 +54,8 @@ LOOK_EVERY_S = 0.1
 SHOWN_LINES = 25
 
 _LIBVIRT_PORT = 16509
-_READY, _FAILED, _PANIC = "lab: ready", "lab: failed", "Kernel panic"
+_SSH_PORT = 22
+_INIT, _READY, _FAILED, _PANIC = "lab: init", "lab: ready", "lab: failed", "Kernel panic"
 """What the host's init and kernel write on the console."""
 
 
@@ -95,16 +98,30 @@ def _stand_ins(slots: range) -> tuple[StandIn, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How a virtual DGX-2 is put together, and what is wrong with it."""
+
+    network: bool = False
+    """The libvirt network `nightshift` is started."""
+    has_iommu: bool = True
+    """Switched on, as the kernel's command line says."""
+    absent_gpus: frozenset[int] = frozenset()
+    """Stand-ins that are missing from the bus, by index."""
+
+
+SOUND = Build()
+
+
 def boot(
-    image: HostImage, directory: Path, *, port: int = 0, network: bool = False, limit_s: float = BOOT_LIMIT_S
+    image: HostImage, directory: Path, *, port: int = 0, build: Build = SOUND, limit_s: float = BOOT_LIMIT_S
 ) -> "VirtualDgx2":
     """Start a virtual DGX-2 whose files are in `directory` and wait until its libvirt answers.
 
-    Port 0 lets the system choose. `network` starts the libvirt network `nightshift`. The machine ends when the calling
-    thread does. Raises LabError, with the end of the host's console, when it is not ready after `limit_s`.
+    Port 0 lets the system choose. The machine ends when the calling thread does. Raises LabError, with the end of the
+    host's console, when it is not ready after `limit_s`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    machine = VirtualDgx2(image, directory, port=port, network=network)
+    machine = begin_boot(image, directory, port=port, build=build)
     try:
         machine.wait_until_ready(limit_s)
     except BaseException:
@@ -113,10 +130,16 @@ def boot(
     return machine
 
 
+def begin_boot(image: HostImage, directory: Path, *, port: int = 0, build: Build = SOUND) -> "VirtualDgx2":
+    """Start one as `boot` does, and wait for nothing: several come up side by side."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return VirtualDgx2(image, directory, port=port, build=build)
+
+
 class VirtualDgx2:
     """A running virtual DGX-2. Use `boot`; as a context manager it stops at the end."""
 
-    def __init__(self, image: HostImage, directory: Path, *, port: int, network: bool) -> None:
+    def __init__(self, image: HostImage, directory: Path, *, port: int, build: Build) -> None:
         self.directory = directory = directory.resolve()
         self._overlay = directory / "root.qcow2"
         self._console = directory / "console.log"
@@ -127,7 +150,7 @@ class VirtualDgx2:
         with (directory / "qemu.log").open("wb") as log:
             # The watch becomes QEMU, so that this child is QEMU itself.
             self._process = subprocess.Popen(
-                [sys.executable, cli.parent_watch.__file__, "--", *_qemu_command(image, port=port, network=network)],
+                [sys.executable, cli.parent_watch.__file__, "--", *_qemu_command(image, port=port, build=build)],
                 cwd=directory,
                 env={**os.environ, cli.parent_watch.PARENT_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
@@ -154,6 +177,18 @@ class VirtualDgx2:
         """Return the libvirt URI of the host."""
         return f"qemu+tcp://127.0.0.1:{self._port}/system"
 
+    def start_ssh(self) -> int:
+        """Start the host's SSH server, and return the port on the loopback where it listens."""
+        self.run("mkdir -p /run/sshd && /usr/sbin/sshd")
+        return self._forwarded_port(_SSH_PORT)
+
+    def answer_at(self, port: int) -> None:
+        """Have the host's libvirt at another port of the loopback, too."""
+        command = f"hostfwd_add net {_forward(port, _LIBVIRT_PORT).removeprefix('hostfwd=')}"
+        refused = self._monitor("human-monitor-command", **{"command-line": command})
+        if refused:
+            raise LabError(f"the emulator does not answer at port {port}: {refused}")
+
     @property
     def pid(self) -> int:
         """Return the process of the emulator."""
@@ -166,6 +201,7 @@ class VirtualDgx2:
     def wait_until_ready(self, limit_s: float) -> None:
         """Wait until the host says on its console that libvirt answers, since this boot began."""
         ends_s = time.monotonic() + limit_s
+        silent_until_s = time.monotonic() + SILENT_LIMIT_S
         while True:
             said = self.console()[self._ready_from :]
             if _READY in said:
@@ -175,11 +211,14 @@ class VirtualDgx2:
                 raise LabError(f"the emulator ended with status {self._process.returncode}:\n{log}")
             if _FAILED in said or _PANIC in said:
                 raise LabError(f"the virtual DGX-2 does not come up:\n{_tail(self._console)}")
+            if _INIT not in said and time.monotonic() > silent_until_s:
+                self._monitor("system_reset")
+                silent_until_s = time.monotonic() + SILENT_LIMIT_S
             if time.monotonic() > ends_s:
                 raise LabError(f"the virtual DGX-2 is not ready after {limit_s:.0f} s:\n{_tail(self._console)}")
             time.sleep(LOOK_EVERY_S)
         if self._port == 0:
-            self._port = self._forwarded_port()
+            self._port = self._forwarded_port(_LIBVIRT_PORT)
 
     def run(self, command: str, timeout_s: float = COMMAND_LIMIT_S) -> str:
         """Run a command in the host's shell: see `run_in`. Threads take turns."""
@@ -237,12 +276,12 @@ class VirtualDgx2:
             _ask(stream, {"execute": "qmp_capabilities"})
             return _ask(stream, {"execute": command, "arguments": arguments})
 
-    def _forwarded_port(self) -> int:
-        """Return the port that the system chose: the emulator's user network knows it."""
+    def _forwarded_port(self, inner: int) -> int:
+        """Return the port that the system chose for one of the host's: the emulator's user network knows it."""
         listing = str(self._monitor("human-monitor-command", **{"command-line": "info usernet"}))
-        found = re.search(rf"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+{_LIBVIRT_PORT}\b", listing)
+        found = re.search(rf"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+{inner}\b", listing)
         if found is None:
-            raise LabError(f"the emulator forwards no port to libvirt:\n{listing}")
+            raise LabError(f"the emulator forwards no port to the host's {inner}:\n{listing}")
         return int(found[1])
 
 
@@ -315,7 +354,7 @@ def _ask(monitor: TextIO, request: Mapping[str, object]) -> object:
     raise LabError(f"the emulator ended before it answered {request['execute']}")
 
 
-def _qemu_command(image: HostImage, *, port: int, network: bool) -> list[str]:
+def _qemu_command(image: HostImage, *, port: int, build: Build) -> list[str]:
     """Return the emulator's command line; paths of its own files are relative to the machine's folder."""
     memory_gib_per_node = HUGEPAGES_GIB_PER_NODE + HOST_MEMORY_GIB_PER_NODE
     command = [
@@ -328,19 +367,23 @@ def _qemu_command(image: HostImage, *, port: int, network: bool) -> list[str]:
         *("-qmp", "unix:monitor.sock,server=on,wait=off"),
         *("-drive", "file=root.qcow2,if=none,id=root,format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "nvme,drive=root,serial=root,bus=pcie.0,addr=0x1e"),
-        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{_LIBVIRT_PORT}"),
+        *("-netdev", f"user,id=net,{','.join((_forward(port, _LIBVIRT_PORT), _forward(0, _SSH_PORT)))}"),
         *("-device", "virtio-net-pci,netdev=net,bus=pcie.0,addr=0x1d"),
         *("-chardev", "socket,id=control,path=control.sock,server=on,wait=off"),
         *("-device", "virtio-serial-pci,id=serial,bus=pcie.0,addr=0x1c"),
         *("-device", "virtconsole,chardev=control,bus=serial.0"),
-        *("-kernel", str(image.kernel.resolve()), "-append", _kernel_arguments(network=network)),
+        *("-kernel", str(image.kernel.resolve()), "-append", _kernel_arguments(build)),
     ]
     for node in range(NUMA_NODES):
-        command += _node_arguments(node, memory_gib_per_node)
+        command += _node_arguments(node, memory_gib_per_node, build.absent_gpus)
     return [*command, "-numa", "dist,src=0,dst=1,val=21"]
 
 
-def _node_arguments(node: int, memory_gib: int) -> Iterator[str]:
+def _forward(port: int, inner: int) -> str:
+    return f"hostfwd=tcp:127.0.0.1:{port}-:{inner}"
+
+
+def _node_arguments(node: int, memory_gib: int, absent_gpus: frozenset[int]) -> Iterator[str]:
     """Yield a NUMA node: its memory, its processor, and on a root of its own its PCI devices, each behind a port."""
     yield from ("-object", f"memory-backend-ram,id=memory{node},size={memory_gib}G")
     yield from ("-numa", f"node,nodeid={node},memdev=memory{node},cpus={node}")
@@ -352,14 +395,18 @@ def _node_arguments(node: int, memory_gib: int) -> Iterator[str]:
         windows = "io-reserve=0,mem-reserve=2M,pref64-reserve=2M"
         place = f"bus=node{node},chassis={chassis},slot={slot},addr={slot + 1:#x}"
         yield from ("-device", f"pcie-root-port,id={port},{place},{windows}")
-        yield from ("-device", f"{'edu' if slot < GPUS_PER_NODE else 'pci-testdev'},bus={port}")
+        is_gpu = slot < GPUS_PER_NODE
+        if is_gpu and node * GPUS_PER_NODE + slot in absent_gpus:
+            continue
+        yield from ("-device", f"{'edu' if is_gpu else 'pci-testdev'},bus={port}")
 
 
-def _kernel_arguments(*, network: bool) -> str:
-    pages = HUGEPAGES_GIB_PER_NODE * 512
+def _kernel_arguments(build: Build) -> str:
+    pages, iommu = HUGEPAGES_GIB_PER_NODE * 512, "on iommu=pt" if build.has_iommu else "off"
     return " ".join(
         (
-            "console=ttyS0 quiet root=/dev/nvme0n1 rw rootflags=noinit_itable init=/lab-init intel_iommu=on iommu=pt",
+            "console=ttyS0 quiet root=/dev/nvme0n1 rw rootflags=noinit_itable init=/lab-init",
+            f"intel_iommu={iommu}",
             f"default_hugepagesz=2M hugepagesz=2M hugepages={','.join(f'{n}:{pages}' for n in range(NUMA_NODES))}",
             # Zeroing pages when they are reserved would touch all of the memory.
             "init_on_alloc=0",
@@ -367,6 +414,6 @@ def _kernel_arguments(*, network: bool) -> str:
             "no_timer_check",
             # Seconds saved: no services (hotplug, errors) on the 28 ports, no mitigations in an emulated processor.
             "pcie_ports=compat mitigations=off",
-            f"lab.network={int(network)}",
+            f"lab.network={int(build.network)}",
         )
     )

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,20 @@ from cli.address import Address
 from cli.client import Client, Json, Surroundings
 from cli.data_directory import read_children, read_up
 from cli.installation import Installation
+from scheduler.core.settings import Settings
+from scheduler.profiles.loading import load_profile
 
 PROFILE = "dgx-2-lab"
 HOST = "lab-a"
 STARTS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 11.0
 LOOK_EVERY_S = 0.2
+
+
+def starts_within_s(gpus: int) -> float:
+    """Return how long a VM of a size may take to run, when only the last attempt on its place succeeds."""
+    settings = Settings()
+    return settings.start_attempts * (load_profile(PROFILE).bounds.start_s(gpus) + settings.retry_after_s)
 
 
 class NotSo(AssertionError):
@@ -30,8 +38,10 @@ class LabSite:
     """One data directory, and `nightshift up` on it."""
 
     data: Path
-    uri: str
-    on_wait: Callable[[], None] | None = None
+    uris: Mapping[str, str]
+    """Where each host is reached, by its name."""
+    path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
+    """Where it finds the programs that it runs."""
     _process: subprocess.Popen[bytes] | None = None
     _client: Client | None = field(default=None)
 
@@ -49,11 +59,13 @@ class LabSite:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "cli.main", "up"),
-                    *("--data", str(self.data), "--port", "0", "--host", f"{HOST}={PROFILE}@{self.uri}"),
+                    *("--data", str(self.data), "--port", "0"),
+                    *(part for host, uri in self.uris.items() for part in ("--host", f"{host}={PROFILE}@{uri}")),
                 ],
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")},
                     "COLUMNS": "200",
+                    "PATH": self.path,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -112,8 +124,21 @@ class LabSite:
     def phase(self, id: str) -> str:
         return str(self.reservation(id)["phase"])
 
-    def host(self) -> Json:
-        return self.client.get(f"/hosts/{HOST}")
+    def cancel(self, id: str) -> None:
+        self.client.post(f"/reservations/{id}/cancel", {})
+
+    def drain(self, host: str) -> None:
+        self.client.post(f"/hosts/{host}/drain", {})
+
+    def undrain(self, host: str) -> None:
+        self.client.post(f"/hosts/{host}/undrain", {})
+
+    def host(self, name: str = HOST) -> Json:
+        return self.client.get(f"/hosts/{name}")
+
+    def doctor(self) -> dict[str, Json]:
+        """Return what doctor says, by the name of the check."""
+        return {str(check["name"]): check for check in self.client.get("/doctor")["checks"]}
 
     def why(self, id: str) -> Json:
         return self.client.get(f"/reservations/{id}/why")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -19,8 +20,9 @@ from scheduler.core.reasons import ReasonCode
 from scheduler.core.settings import Settings
 from scheduler.core.spans import HOUR_S, MINUTE_S
 from tests.workers.converge_bench import BEGAN_AT, HOST, PROFILE, Worker, World
+from workers.converge import ASKS_WITHIN_MACHINE_S, MOST_PASSES
 from workers.drivers.simulated.faults import Fault, FaultKind, RackVerb
-from workers.ports import HostUnreachable
+from workers.ports import AgentSilent, HostUnreachable
 
 
 def test_a_booked_vm_is_pinned_started_warned_stopped_and_cleared_away() -> None:
@@ -520,6 +522,52 @@ def test_a_worker_that_lost_its_lease_begins_no_further_step_and_the_next_one_st
     # The first worker's copy came back after its lease was over: it defined and started nothing.
     assert world.rack_log("vm.defined") == []
     assert world.worker.converge.converge().is_mine is False
+
+
+class HungGuests:
+    """Guests whose agents do not answer: each warning takes its whole limit, in machine time."""
+
+    def __init__(self, world: World, takes_s: float) -> None:
+        self.world = world
+        self.takes_s = takes_s
+        self.warned: list[UUID] = []
+
+    def warn(self, uuid: UUID, text: str) -> None:
+        self.world.clock.pass_machine_time(self.takes_s)
+        self.warned.append(uuid)
+        raise AgentSilent("Guest agent is not responding", domain=str(uuid))
+
+
+def test_agents_that_hang_are_all_asked_once_and_cost_neither_the_lease_nor_a_start() -> None:
+    # They were asked one after the other, the lease ran out meanwhile, and none of the answers was written.
+    world = World(settings=Settings(lease_machine_s=15.0, lease_renew_machine_s=5.0))
+    booked = [world.book(f"r-{n}", f"1g{n}", end_s=HOUR_S) for n in range(15)]
+    late = world.book("r-15", "1g15", start_s=HOUR_S - 900, end_s=3 * HOUR_S)
+    guests = HungGuests(world, takes_s=2.0)
+    world.worker = Worker(world, "worker-1", replace(world.rack.drivers(), guest=guests))
+    world.run(HOUR_S - 600)
+    assert [report.problem for report in world.worker.reports if report.problem] == []
+    assert sorted(guests.warned) == sorted(world.vm(id_).uuid for id_ in booked)
+    assert len(world.events("vm.warned")) == len(booked)
+    assert world.vm(late).running_at is not None
+
+
+def test_a_pass_calls_no_further_asking_verb_once_it_has_taken_long_and_begins_what_starts_all_the_same() -> None:
+    world = World(settings=Settings(lease_machine_s=15.0, lease_renew_machine_s=5.0))
+    for n in range(8):
+        world.book(f"r-{n}", f"1g{n}", end_s=HOUR_S)
+    world.run(HOUR_S - 901)
+    guests = HungGuests(world, takes_s=ASKS_WITHIN_MACHINE_S)
+    worker = Worker(world, "worker-2", replace(world.rack.drivers(), guest=guests))
+    world.worker.converge.release()
+    world.worker.kill()
+    late = world.book("r-8", "1g8", start_s=HOUR_S - 900, end_s=3 * HOUR_S)
+    world.agenda.run_until(BEGAN_AT + HOUR_S - 900)
+    worker.look_once()
+    assert len(guests.warned) == MOST_PASSES == 8
+    assert world.vm(late).end is None
+    worker.look_once()
+    assert len(guests.warned) == 8
 
 
 def test_a_killed_worker_is_followed_by_one_that_adopts_what_came_up_meanwhile() -> None:

@@ -72,3 +72,9 @@ def test_a_refusal_is_told_of_the_first_attempt() -> None:
     assert told.without_repeats([refusal, other], T) == (refusal, other)
     assert told.without_repeats([refusal, other], T + 50) == (other,)
     assert told.without_repeats([event(REFUSED, T, host=HOST, problem="gone")], T + 60) != ()
+
+
+def test_who_holds_a_device_of_the_same_iommu_group_is_in_the_record_of_who_waits_and_is_no_notice() -> None:
+    why = reason(ReasonCode.WAITS_FOR_GROUP, host=HOST, gpus="0", holder="r-2-1g1", device="0000:34:00.0")
+    (told,) = Told(100).new([Finding(reservation=R1, why=why)], HOST, T)
+    assert (told.kind, told.reservation, told.is_notice) == ("wait.iommu_group", R1, False)

@@ -3,6 +3,7 @@
 No root, no libvirt: machines are QEMU processes with the devices that libvirt would give them.
 """
 
+import base64
 import json
 import os
 import shlex
@@ -267,6 +268,20 @@ def test_the_agent_answers(machine: Machine) -> None:
     assert agent.ask("guest-fsfreeze-freeze") == {
         "error": {"class": "CommandNotFound", "desc": "The command guest-fsfreeze-freeze has not been found"}
     }
+
+
+def test_the_agent_lists_the_devices_that_the_guest_sees(machine: Machine) -> None:
+    machine.start()
+    agent = machine.agent()
+    assert "error" in agent.ask("guest-file-open", path="/etc/passwd")
+    assert agent.ask("guest-file-open", path="/proc/bus/pci/devices") == {"return": 1}
+    read = agent.ask("guest-file-read", handle=1)["return"]
+    assert isinstance(read, dict)
+    content = base64.b64decode(read["buf-b64"]).decode("ascii")
+    assert (len(content), read["eof"]) == (read["count"], True)
+    functions = [line.split("\t") for line in content.splitlines()]
+    assert "00f8" in {address for address, *_ in functions}, "the machine's own bridge is at 00:1f.0"
+    assert all(len(id) == 8 for _, id, _ in functions)
 
 
 def test_the_agent_answers_where_the_firmware_puts_its_device_above_4_gib(machine: Machine) -> None:

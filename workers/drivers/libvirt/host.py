@@ -18,6 +18,7 @@ from workers.drivers.libvirt.boot import read_boot_id
 from workers.drivers.libvirt.connection import Connection
 from workers.drivers.libvirt.devices import LibvirtPci, PassthroughFabric
 from workers.drivers.libvirt.guest import LibvirtGuest
+from workers.drivers.libvirt.guest_sight import GuestSight
 from workers.drivers.libvirt.hypervisor import LibvirtHypervisor
 from workers.drivers.libvirt.images import LibvirtImages
 from workers.drivers.libvirt.inspecting import Inspector
@@ -68,12 +69,15 @@ class LibvirtHost:
             missing_images=lambda conn: self._images.missing(conn, self._wanted_images),
         )
         self._boot = _Boot(lambda: self._connection.generation)
+        self._guest = LibvirtGuest(self._connection)
+        self._sight = GuestSight(self._guest.devices_seen, on_change)
         self._looker = Looker(
             host,
             self._connection,
             self._devices,
             self._volumes,
             self._operations,
+            self._sight,
             boot_id=self._boot_id,
             troubles=self._troubles,
         )
@@ -91,7 +95,7 @@ class LibvirtHost:
             pci=LibvirtPci(self._connection, self._devices, self._resets, self._on_change),
             fabric=PassthroughFabric(self._connection, self.profile),
             images=self._images,
-            guest=LibvirtGuest(self._connection),
+            guest=self._guest,
         )
 
     def need_images(self, images: Iterable[str]) -> None:
@@ -115,7 +119,7 @@ class LibvirtHost:
         return self._boot.of(conn)
 
     def _troubles(self, conn: Any) -> tuple[HostTrouble, ...]:
-        found = self._inspector.troubles(conn)
+        found = _in_order((*self._inspector.troubles(conn), *self._sight.troubles()))
         if not self._boot.problem:
             return found
         unread = HostTrouble(
@@ -124,13 +128,17 @@ class LibvirtHost:
             problem=f"that the host was booted anew is not noticed: its boot id cannot be read ({self._boot.problem})",
             mend="let libvirt's storage driver make a pool on /proc/sys/kernel/random; or run a worker on the host",
         )
-        return tuple(sorted((*found, unread), key=lambda trouble: (trouble.code, trouble.problem)))
+        return _in_order((*found, unread))
 
     def _believe_nothing(self, _conn: Any) -> None:
         # A connection that is new may be to a host that was booted anew: nothing that was kept is believed.
         self._devices.forget()
         self._resets.forget()
         self._inspector.forget()
+
+
+def _in_order(troubles: Iterable[HostTrouble]) -> tuple[HostTrouble, ...]:
+    return tuple(sorted(troubles, key=lambda trouble: (trouble.code, trouble.problem)))
 
 
 class _Boot:

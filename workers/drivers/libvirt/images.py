@@ -1,11 +1,10 @@
 """The verbs of `workers.ports.Images` on a real libvirt: disks as qcow2 files on top of an image, in a storage pool.
 
 A disk holds only what differs from its image, so making one takes no time, and an image that disks stand on must not be
-changed or removed. What the sizes of all disks come to may not be more than the pool has: a guest never meets a pool
-that is full.
+changed or removed. Which image that was is noted beside each disk (`bases`). What the sizes of all disks come to may
+not be more than the pool has: a guest never meets a pool that is full.
 """
 
-import logging
 import posixpath
 import threading
 from collections.abc import Callable, Iterable
@@ -16,15 +15,14 @@ import libvirt
 
 from scheduler.core.requests import DiskId
 from scheduler.core.topology import VmSettings
+from workers.drivers.libvirt.bases import base_of, forget_base, need_same_base, note_base
 from workers.drivers.libvirt.connection import Connection
 from workers.drivers.libvirt.domains import active_domains
 from workers.drivers.libvirt.reading import DescribedVolume, read_volume
-from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
+from workers.drivers.libvirt.refusals import is_code
 from workers.drivers.libvirt.seed import seed_iso
-from workers.drivers.libvirt.volumes import DISK_SUFFIX, GIB, SEED_SUFFIX, Volumes
+from workers.drivers.libvirt.volumes import DISK_SUFFIX, GIB, SEED_SUFFIX, Volumes, refresh
 from workers.ports import DiskInUse, DomainSpec, DriverError, NoSuchDisk, PoolFull
-
-_log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = ("", ".qcow2", ".img", ".raw")
 """Image `ubuntu-22.04` may be a volume of that name, or with one of these behind it."""
@@ -53,11 +51,12 @@ class LibvirtImages:
             handle = _volume(pool, name)
             if handle is None:
                 # Another host that shares the pool may have made it: libvirt does not see that by itself.
-                _refresh(pool)
+                refresh(pool)
                 handle = _volume(pool, name)
             if handle is not None:
                 found = self._volumes.read(handle)
                 if found is not None and found.is_whole:
+                    need_same_base(conn, pool, disk, found.backing)
                     return
                 if found is not None and not found.is_empty:
                     raise DriverError(
@@ -84,6 +83,8 @@ class LibvirtImages:
                 if handle is not None:
                     # What an earlier attempt left that was cut off.
                     _unless_gone(lambda: handle.delete(0))
+                # Before the disk: one without a note is taken for one of before there were notes.
+                note_base(pool, disk, base_of(conn, base.path))
                 pool.createXML(_disk_xml(name, size_gib, base), 0)
 
         self._connection.block(create, what="create_disk", subject=disk, limit_s=timeout_s)
@@ -107,6 +108,7 @@ class LibvirtImages:
             seed = _volume(pool, f"{disk}{SEED_SUFFIX}")
             if seed is not None:
                 _unless_gone(lambda: seed.delete(0))
+            forget_base(pool, disk)
 
         self._connection.block_apart(delete, what="delete_disk", subject=disk, limit_s=timeout_s)
 
@@ -154,7 +156,7 @@ class LibvirtImages:
         handle = _image_volume(pool, image)
         if handle is None:
             # Somebody may have put it there just now, beside libvirt.
-            _refresh(pool)
+            refresh(pool)
             handle = _image_volume(pool, image)
         if handle is None:
             raise NoSuchDisk(
@@ -182,7 +184,7 @@ def _volume(pool: Any, name: str) -> Any:
 
 def _need_room(pool: Any, disk: DiskId, size_gib: int) -> None:
     """Raise PoolFull when the sizes of all disks would come to more than the pool has."""
-    _refresh(pool)
+    refresh(pool)
     _, capacity, _, available = pool.info()
     own = f"{disk}{DISK_SUFFIX}"
     sizes = [_sizes(volume) for volume in pool.listAllVolumes(0) if volume.name() != own]
@@ -212,16 +214,6 @@ def _sizes(volume: Any) -> tuple[int, int]:
     return int(capacity), int(allocated)
 
 
-def _refresh(pool: Any) -> None:
-    """Have libvirt look at the pool's folder; where somebody is making a volume in it, it sees that one anyhow."""
-    try:
-        pool.refresh(0)
-    except libvirt.libvirtError as error:
-        if is_about_the_connection(error) or not pool.isActive():
-            raise
-        _log.debug("pool.not_refreshed pool=%s error=%s", pool.name(), error)
-
-
 def _unless_gone(call: Callable[[], object]) -> None:
     """Do something to a volume; one that is gone needs nothing more."""
     try:
@@ -247,7 +239,7 @@ def _written(conn: Any, pool: Any, name: str, content: bytes) -> str:
     """Write a small volume whole and return its path."""
     handle = _volume(pool, name)
     if handle is None:
-        _refresh(pool)
+        refresh(pool)
         handle = _volume(pool, name)
     if handle is not None and _sizes(handle)[0] != len(content):
         _unless_gone(lambda: handle.delete(0))

@@ -6,7 +6,7 @@ trouble says what to do. What cannot be checked from where the worker runs is am
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 from xml.etree import ElementTree
@@ -17,11 +17,11 @@ from scheduler.core.facts import HostTrouble, TroubleKind
 from scheduler.core.topology import HostProfile, Share
 from scheduler.core.topology_checks import heaviest_mix
 from workers.drivers.libvirt.node_devices import NodeDevices
-from workers.drivers.libvirt.reading import DescribedHost, read_capabilities
+from workers.drivers.libvirt.reading import DescribedDevice, DescribedHost, read_capabilities
 from workers.drivers.libvirt.refusals import is_about_the_connection, is_code
 from workers.drivers.libvirt.resets import NOT_ALLOWED, NOT_SEEN
 from workers.drivers.libvirt.sysfs import Sysfs
-from workers.drivers.libvirt.volumes import GIB
+from workers.drivers.libvirt.volumes import GIB, refresh
 from workers.ports import DriverError
 
 INSPECT_EVERY_S = 30.0
@@ -104,11 +104,27 @@ class Inspector:
                 f"{_count(len(missing), 'device')} of profile {self._profile.name} not on the bus: {_some(missing)}",
                 "compare the profile's addresses with `lspci -D` there; reseat or replace what is really missing",
             )
-        for address in sorted(self._devices.expected):
-            problem = self._devices.id_problem(found[address]) if address in found else ""
-            if problem:
+        yield from self._wrong_devices(found)
+
+    def _wrong_devices(self, found: Mapping[str, DescribedDevice]) -> Iterator[HostTrouble]:
+        """Yield a trouble for each kind of device and each id that the profile does not say of it."""
+        profile, ids = self._profile, self._profile.pci_ids
+        for kind, wanted, parts in (
+            ("gpus", ids.gpus, profile.gpus),
+            ("nvswitches", ids.nvswitches, profile.nvswitches),
+            ("hcas", ids.hcas, profile.hcas),
+        ):
+            addresses_by_id: dict[str, list[str]] = {}
+            for address in sorted(part.address for part in parts):
+                if address in found and self._devices.id_problem(found[address]):
+                    addresses_by_id.setdefault(found[address].pci_id, []).append(address)
+            for pci_id, addresses in sorted(addresses_by_id.items()):
+                also = ", ".join(f'"{id_}"' for id_ in (*wanted, pci_id))
                 yield _wrong(
-                    "host.wrong_device", f"{address}: {problem}", "correct the profile's addresses or its [pci_ids]"
+                    "host.wrong_device",
+                    f"{_some(addresses)}: found {pci_id}, profile {profile.name} says {' or '.join(wanted)}",
+                    f"if {pci_id} is right, write {kind} = [{also}] under [pci_ids] of the profile; else correct the"
+                    " addresses; then start Nightshift again",
                 )
 
     def _hugepages(self, described: DescribedHost) -> Iterator[HostTrouble]:
@@ -151,6 +167,9 @@ class Inspector:
                 yield from self._room(pool)
 
     def _room(self, pool: Any) -> Iterator[HostTrouble]:
+        if self._sysfs is None:
+            # libvirt tells the room of the last time that it looked at the folder, and that may be of weeks ago.
+            refresh(pool)
         _, capacity, _, available = pool.info()
         if capacity < self._profile.pool_gib * GIB:
             yield _wrong(
@@ -159,7 +178,7 @@ class Inspector:
                 "correct pool_gib in the profile, or give the pool more room",
             )
         if self._sysfs is not None:
-            # What libvirt says is of the last time that it looked at the folder, and guests write.
+            # Guests write, and this machine knows at once.
             available = _free_bytes(pool, available)
         if available < capacity // 50:
             yield _wrong(

@@ -9,6 +9,7 @@ import libvirt
 from scheduler.core.facts import DomainState, HostTrouble, ObservedDomain, ObservedHost, OffReason
 from scheduler.core.requests import HostId
 from workers.drivers.libvirt.connection import LOOK_WITHIN_S, Connection
+from workers.drivers.libvirt.guest_sight import GuestSight, Running
 from workers.drivers.libvirt.node_devices import NodeDevices
 from workers.drivers.libvirt.operations import Operations
 from workers.drivers.libvirt.reading import DescribedDomain, read_domain
@@ -42,6 +43,7 @@ class Looker:
         devices: NodeDevices,
         volumes: Volumes,
         operations: Operations,
+        sight: GuestSight,
         *,
         boot_id: Callable[[Any], str],
         troubles: Callable[[Any], tuple[HostTrouble, ...]],
@@ -51,6 +53,7 @@ class Looker:
         self._devices = devices
         self._volumes = volumes
         self._operations = operations
+        self._sight = sight
         self._boot_id = boot_id
         self._troubles = troubles
 
@@ -62,29 +65,42 @@ class Looker:
         busy = self._operations.busy()
         domains: list[ObservedDomain] = []
         device_holders: dict[str, UUID] = {}
+        running: list[Running] = []
         disk_holders: dict[str, UUID] = {}
         """By path, or by name in the pool."""
         pool_name = self._volumes.pool
         for handle, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
             try:
-                described, is_active = read_domain(handle.XMLDesc(0)), handle.ID() != -1
+                described, number = read_domain(handle.XMLDesc(0)), handle.ID()
             except libvirt.libvirtError as error:
                 if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
                     # Undefined between the two calls.
                     continue
                 raise
+            is_active = number != -1
             seen = _observed(described, stats, is_active=is_active, is_busy=described.uuid in busy)
             domains.append(seen)
+            if is_active and described.reservation is not None:
+                running.append(
+                    Running(
+                        uuid=described.uuid,
+                        name=described.name,
+                        boot=number,
+                        does_answer=seen.is_guest_up is True,
+                        devices=described.devices,
+                    )
+                )
             if is_active:
                 device_holders.update(dict.fromkeys(described.devices, described.uuid))
                 disk_holders.update(dict.fromkeys(described.disks, described.uuid))
                 disk_holders.update({volume: described.uuid for pool, volume in described.volumes if pool == pool_name})
         disks = self._volumes.observe(conn, disk_holders)
+        ids = {address: device.pci_id for address, device in self._devices.read(conn).items()}
         return ObservedHost(
             host=self._host,
             boot_id=self._boot_id(conn),
             domains=tuple(sorted(domains, key=lambda domain: str(domain.uuid))),
-            devices=self._devices.observe(conn, device_holders),
+            devices=self._devices.observe(conn, device_holders, self._sight.look(running, ids)),
             disks=disks,
             are_disks_known=self._volumes.is_read,
             troubles=self._troubles(conn),

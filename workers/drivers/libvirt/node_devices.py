@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -94,8 +95,13 @@ class NodeDevices:
         if device is not None:
             found[address] = device
 
-    def observe(self, conn: Any, held_by: Mapping[str, UUID]) -> tuple[ObservedDevice, ...]:
-        """Return the profile's devices with their checks. `held_by`: which domain that is on has which address."""
+    def observe(
+        self, conn: Any, held_by: Mapping[str, UUID], seen: Mapping[str, DeviceCheck] = MappingProxyType({})
+    ) -> tuple[ObservedDevice, ...]:
+        """Return the profile's devices with their checks.
+
+        `held_by`: which domain that is on has which address. `seen`: what the guest says of one that was given to it.
+        """
         found = self.read(conn)
         self._resets.look()
         return tuple(
@@ -107,6 +113,8 @@ class NodeDevices:
                     _group_free(found[address], found, held_by),
                     self._config_readable(found[address]),
                     self._resets.check(address, is_held=address in held_by),
+                    *self._ids_match(found[address]),
+                    *((seen[address],) if address in seen else ()),
                 ),
             )
             for address in sorted(self.expected)
@@ -121,15 +129,17 @@ class NodeDevices:
         return f"it is {device.pci_id}, the profile says {' or '.join(wanted)}"
 
     def _config_readable(self, device: DescribedDevice) -> DeviceCheck:
-        problem: str | None = self.id_problem(device)
-        source = REMOTE
-        if not problem and self._sysfs is not None:
-            problem, source = self._sysfs.config_problem(device.address), LOCAL
-        if problem:
-            return _check("config_readable", CheckResult.FAILED, source, problem)
         if self._sysfs is None:
-            return _check("config_readable", CheckResult.UNVERIFIED, source, "libvirt does not read it at a look")
-        return _check("config_readable", CheckResult.PASSED, source)
+            return _check("config_readable", CheckResult.UNVERIFIED, REMOTE, "libvirt does not read it at a look")
+        problem = self._sysfs.config_problem(device.address)
+        return _check("config_readable", CheckResult.FAILED if problem else CheckResult.PASSED, LOCAL, problem or "")
+
+    def _ids_match(self, device: DescribedDevice) -> tuple[DeviceCheck, ...]:
+        """Compare what was found with what the profile says; nothing where it says nothing."""
+        if not self.expected.get(device.address):
+            return ()
+        problem = self.id_problem(device)
+        return (_check("ids_match", CheckResult.FAILED if problem else CheckResult.PASSED, REMOTE, problem),)
 
 
 def expected_ids(profile: HostProfile) -> Mapping[str, tuple[str, ...]]:
@@ -155,8 +165,17 @@ def _group_free(
         return _check("group_free", CheckResult.FAILED, REMOTE, f"held by domain {held_by[device.address]}")
     if not device.group:
         return _check("group_free", CheckResult.FAILED, REMOTE, "it has no IOMMU group: is the IOMMU switched on?")
-    problem = "; ".join(_in_the_way(device.group - {device.address}, found, held_by))
-    return _check("group_free", CheckResult.FAILED if problem else CheckResult.PASSED, REMOTE, problem)
+    others = sorted(device.group - {device.address})
+    problems = list(_in_the_way(others, found, held_by))
+    holders = [held_by[other] for other in others if other in held_by]
+    return DeviceCheck(
+        name="group_free",
+        result=CheckResult.FAILED if problems else CheckResult.PASSED,
+        source=REMOTE,
+        detail="; ".join(problems),
+        # Where a driver of the host has another one, that a domain lets go of its own frees nothing.
+        held_by=holders[0] if holders and len(holders) == len(problems) else None,
+    )
 
 
 _HARMLESS = ("", VFIO, "pcieport", "pci-stub")

@@ -1,8 +1,9 @@
 """The volumes of the pool that VM disks live in: which there are, which are whole.
 
 A disk is a qcow2 file on top of its image, made in one step: its header names the image, or it is no disk yet. One that
-was made to stand alone later, by hand, names none and is large. Names: disk `d-1` is volume `d-1.qcow2`, and its seed
-for cloud-init `d-1.seed.iso`; whatever else is in the pool is nobody's disk.
+was made to stand alone later, by hand, names none and is large. Names: disk `d-1` is volume `d-1.qcow2`, its seed for
+cloud-init `d-1.seed.iso`, and the empty `d-1.base.SIZE-TIME` says which image it was made on; whatever else is in the
+pool is nobody's disk.
 """
 
 import logging
@@ -43,6 +44,8 @@ class Volume:
     is_whole: bool
     is_empty: bool
     """Nothing but headers is in it: nobody's data is lost with it."""
+    backing: str
+    """Path of the image that it stands on; empty for one that stands alone."""
 
 
 class Volumes:
@@ -148,9 +151,20 @@ class Volumes:
             size_gib=-(-capacity // GIB),
             is_whole=described.format == QCOW2 and (bool(described.backing) or not is_empty),
             is_empty=is_empty,
+            backing=described.backing,
         )
         if volume.is_whole:
             with self._lock:
                 if name not in self._busy:
                     self._known[name] = volume
         return volume
+
+
+def refresh(pool: Any) -> None:
+    """Have libvirt look at the pool's folder; where somebody is making a volume in it, it sees that one anyhow."""
+    try:
+        pool.refresh(0)
+    except libvirt.libvirtError as error:
+        if is_about_the_connection(error) or not pool.isActive():
+            raise
+        _log.debug("pool.not_refreshed pool=%s error=%s", pool.name(), error)

@@ -37,6 +37,8 @@ class FakePool:
     def __init__(self, name: str, folder: Path) -> None:
         self._name, self._folder = name, folder
         self.is_on, self.capacity_gib, self.available_gib = True, 100, 50
+        self.told_gib = self.available_gib
+        """What libvirt saw when it looked at the folder last."""
 
     def name(self) -> str:
         return self._name
@@ -45,7 +47,10 @@ class FakePool:
         return self.is_on
 
     def info(self) -> list[int]:
-        return [2, self.capacity_gib * GIB, 0, self.available_gib * GIB]
+        return [2, self.capacity_gib * GIB, 0, self.told_gib * GIB]
+
+    def refresh(self, _flags: int) -> None:
+        self.told_gib = self.available_gib
 
     def XMLDesc(self, _flags: int) -> str:  # noqa: N802
         return f"<pool><target><path>{self._folder}</path></target></pool>"
@@ -180,7 +185,15 @@ def test_a_libvirt_that_shows_no_devices_is_not_a_host_that_lost_them(host: Fake
 
 def test_another_device_at_an_address_is_said_with_both_ids(host: FakeHost) -> None:
     found = wrong(inspector(found={FIRST: "10de:1db8", SECOND: "144d:a824"}).troubles(host))
-    assert found["host.wrong_device"].problem == f"{SECOND}: it is 144d:a824, the profile says 10de:1db8"
+    said = found["host.wrong_device"]
+    assert said.problem == f"{SECOND}: found 144d:a824, profile {profile().name} says 10de:1db8"
+    assert 'write gpus = ["10de:1db8", "144d:a824"] under [pci_ids] of the profile' in said.mend
+
+
+def test_a_wrong_id_in_a_profile_is_one_trouble_however_many_devices_have_it(host: FakeHost) -> None:
+    found = inspector(found={FIRST: "10de:20b0", SECOND: "10de:20b0"}).troubles(host)
+    (said,) = (trouble for trouble in found if trouble.code == "host.wrong_device")
+    assert said.problem.startswith(f"{FIRST}, {SECOND}: found 10de:20b0")
 
 
 @pytest.mark.parametrize(("pages", "is_wrong"), [(0, True), (15, True), (16, False)])
@@ -205,6 +218,14 @@ def test_a_pool_that_is_not_there_or_not_active_is_said(host: FakeHost) -> None:
 def test_a_pool_smaller_than_planned_with_and_one_that_is_full_are_said(host: FakeHost) -> None:
     host.pools["nightshift"].capacity_gib, host.pools["nightshift"].available_gib = 3, 0
     assert {"host.small_pool", "host.pool_full"} <= {*wrong(inspector().troubles(host))}
+
+
+def test_a_pool_that_has_become_full_from_elsewhere_is_said(host: FakeHost) -> None:
+    seen = inspector()
+    assert "host.pool_full" not in wrong(seen.troubles(host))
+    host.pools["nightshift"].available_gib = 0
+    seen.forget()
+    assert "host.pool_full" in wrong(seen.troubles(host))
 
 
 def test_on_the_host_itself_the_room_is_what_there_is_now(

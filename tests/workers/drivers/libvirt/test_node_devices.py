@@ -148,8 +148,28 @@ def test_without_an_iommu_no_device_is_free(bus: FakeBus) -> None:
 
 def test_a_device_with_another_id_is_not_the_one_meant(bus: FakeBus) -> None:
     device = seen(bus, profile=two_gpus(gpus=("10de:2330", "10de:2331")))
-    assert device.result_of("config_readable") is CheckResult.FAILED
-    assert detail(device, "config_readable") == "it is 10de:1db8, the profile says 10de:2330 or 10de:2331"
+    assert device.result_of("ids_match") is CheckResult.FAILED
+    assert device.mistaken_for == "it is 10de:1db8, the profile says 10de:2330 or 10de:2331"
+    # It was told as a device that cannot be read, which is a fault of the device's own.
+    assert device.result_of("config_readable") is CheckResult.UNVERIFIED
+
+
+def test_a_device_with_the_right_id_passes_and_without_ids_nothing_is_compared(bus: FakeBus) -> None:
+    assert seen(bus, profile=two_gpus(gpus=("10de:1db8",))).result_of("ids_match") is CheckResult.PASSED
+    assert "ids_match" not in {check.name for check in seen(bus, profile=two_gpus()).checks}
+
+
+def test_that_a_domain_has_a_neighbour_is_told_by_its_uuid_unless_something_else_is_in_the_way_too(
+    bus: FakeBus,
+) -> None:
+    third = "0000:f0:00.2"
+    bus.put(GPU, group=(GPU, NEXT, third))
+    bus.put(third, driver="vfio-pci")
+    assert seen(bus, held_by={NEXT: HOLDER}).group_held_by == HOLDER
+    assert seen(bus, held_by={GPU: HOLDER}).group_held_by is None
+    bus.put(third, driver="snd_hda_intel")
+    device = seen(bus, held_by={NEXT: HOLDER})
+    assert (device.result_of("group_free"), device.group_held_by) == (CheckResult.FAILED, None)
 
 
 def test_from_afar_it_is_not_known_whether_a_device_answers(bus: FakeBus) -> None:

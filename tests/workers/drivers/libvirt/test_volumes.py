@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -40,6 +41,8 @@ class FakeVolume:
     ) -> None:
         self._pool, self._name, self.form, self.backing = pool, name, form, backing
         self.size, self.taken = int(size_gib * GIB), taken
+        self.changed = ""
+        """When it was written last; a libvirt may not say."""
         self.error: Any = None
         self.done: list[str] = []
         self.may_wipe = threading.Event()
@@ -56,8 +59,9 @@ class FakeVolume:
         if self.error is not None:
             raise self.error
         backing = f"<backingStore><path>{self.backing}</path></backingStore>" if self.backing else ""
-        target = f"<path>{self.path()}</path><format type={quoteattr(self.form)}/>"
-        return f"<volume><target>{target}</target>{backing}</volume>"
+        changed = f"<timestamps><mtime>{self.changed}</mtime></timestamps>" if self.changed else ""
+        target = f"<path>{self.path()}</path><format type={quoteattr(self.form)}/>{changed}"
+        return f"<volume><physical>{self.size}</physical><target>{target}</target>{backing}</volume>"
 
     def info(self) -> list[int]:
         if self.error is not None:
@@ -113,8 +117,11 @@ class FakePool:
         return self.volumes[name]
 
     def createXML(self, xml: str, _flags: int) -> FakeVolume:  # noqa: N802
+        name = ElementTree.fromstring(xml).findtext("name", "")
+        if name != f"{DISK}.qcow2":
+            return self.put(name, size_gib=0, taken=0, form="raw")
         self.made.append(xml)
-        return self.put(f"{DISK}.qcow2", backing=BACKED)
+        return self.put(name, backing=BACKED)
 
 
 class FakeDomain:
@@ -144,6 +151,12 @@ class FakeHost:
         if name not in self.pools:
             raise refusal(libvirt.VIR_ERR_NO_STORAGE_POOL)
         return self.pools[name]
+
+    def storageVolLookupByPath(self, path: str) -> FakeVolume:  # noqa: N802
+        found = [v for pool in self.pools.values() for v in pool.volumes.values() if v.path() == path]
+        if not found:
+            raise refusal(libvirt.VIR_ERR_NO_STORAGE_VOL)
+        return found[0]
 
     def listAllDomains(self, _flags: int) -> list[FakeDomain]:  # noqa: N802
         return self.domains
@@ -272,6 +285,77 @@ def test_a_pool_that_is_busy_for_others_is_used_as_it_is_known(host: FakeHost, i
     )
     create(images)
     assert len(host.pool.made) == 1
+
+
+# ---- the image it stands on
+
+
+@pytest.fixture
+def image(host: FakeHost) -> FakeVolume:
+    found = host.pools[IMAGES].volumes["ubuntu"]
+    found.changed = "1764358660.123"
+    return found
+
+
+def notes(host: FakeHost) -> list[str]:
+    return sorted(name for name in host.pool.volumes if ".base." in name)
+
+
+def test_a_disk_whose_image_was_replaced_under_its_name_is_not_started_until_the_old_one_is_back(
+    host: FakeHost, images: LibvirtImages, image: FakeVolume
+) -> None:
+    create(images)
+    create(images)
+    image.changed = "1764400000.5"
+    with pytest.raises(NoSuchDisk, match=r"/ubuntu was replaced since disk d-1 was made on it"):
+        create(images)
+    image.changed, image.size = "1764358660.123", 3 * GIB
+    with pytest.raises(NoSuchDisk, match=r"virsh vol-delete --pool nightshift d-1\.base\."):
+        create(images)
+    image.size = 2 * GIB
+    create(images)
+    assert len(host.pool.made) == 1
+
+
+def test_a_disk_of_before_there_were_notes_is_held_to_the_image_it_is_first_seen_on(
+    host: FakeHost, images: LibvirtImages, image: FakeVolume
+) -> None:
+    host.pool.put("d-1.qcow2", taken=GIB, backing=BACKED)
+    create(images)
+    assert notes(host) == [f"d-1.base.{2 * GIB}-1764358660.123"]
+    image.changed = "1764400000.5"
+    with pytest.raises(NoSuchDisk, match="was replaced"):
+        create(images)
+
+
+def test_a_note_that_another_host_wrote_in_a_shared_pool_is_found(
+    host: FakeHost, images: LibvirtImages, image: FakeVolume
+) -> None:
+    host.pool.put("d-1.qcow2", taken=GIB, backing=BACKED)
+    host.pool.unlisted["d-1.base.1-1"] = FakeVolume(host.pool, "d-1.base.1-1", size_gib=0, taken=0, form="raw")
+    with pytest.raises(NoSuchDisk, match="was replaced"):
+        create(images)
+
+
+def test_a_disk_that_is_begun_anew_is_noted_anew(host: FakeHost, images: LibvirtImages, image: FakeVolume) -> None:
+    host.pool.put("d-1.qcow2")
+    host.pool.put("d-1.base.1-1", size_gib=0, taken=0, form="raw")
+    host.pool.put("d-11.base.1-1", size_gib=0, taken=0, form="raw")
+    create(images)
+    assert notes(host) == [f"d-1.base.{2 * GIB}-1764358660.123", "d-11.base.1-1"]
+    images.delete_disk(DISK, timeout_s=10)
+    assert notes(host) == ["d-11.base.1-1"]
+
+
+def test_an_image_of_which_nothing_can_be_told_keeps_no_disk_from_its_start(
+    host: FakeHost, images: LibvirtImages, image: FakeVolume
+) -> None:
+    create(images)
+    del host.pools[IMAGES].volumes["ubuntu"]
+    create(images)
+    alone = host.pool.volumes["d-1.qcow2"]
+    alone.backing, alone.taken = "", 3 * GIB
+    create(images)
 
 
 def test_a_disk_smaller_than_its_image_is_refused(images: LibvirtImages) -> None:
