@@ -32,10 +32,16 @@ def wide_response_ratio(gpus: int, asked_s: int, submitted_at: Instant, now: Ins
     return asked_s / (1 + (now - submitted_at) / AGES_IN_S) / (2 if gpus >= WIDE else 1)
 
 
-def shortest_first(_gpus: int, asked_s: int, submitted_at: Instant, now: Instant) -> float:
-    """Shortest first; those that have waited for two days before them, first come."""
-    waited_s = now - submitted_at
-    return submitted_at - now if waited_s >= AGE_CAP_S else asked_s
+def shortest_first_until(age_cap_s: int) -> Order:
+    """Return shortest first, but those that have waited for so long before all others, first come."""
+
+    def order(_gpus: int, asked_s: int, submitted_at: Instant, now: Instant) -> float:
+        return submitted_at - now if now - submitted_at >= age_cap_s else asked_s
+
+    return order
+
+
+shortest_first = shortest_first_until(AGE_CAP_S)
 
 
 ORDERS: dict[str, Order] = {

@@ -10,8 +10,9 @@ What is booked in several spans, over boundaries, starts early only where nobody
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import assert_never
 
-from scheduler.core.calendar.orders import Order, first_come, shortest_first, wide_response_ratio
+from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortest_first_until, wide_response_ratio
 from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
@@ -85,7 +86,15 @@ def order_of(draft: Draft, queue: str) -> Order:
     known = draft.rules.queue(queue) if draft.rules is not None else None
     if known is None or known.order is None:
         return wide_response_ratio
-    return first_come if known.order.kind is OrderKind.FIRST_COME else shortest_first
+    match known.order.kind:
+        case OrderKind.FIRST_COME:
+            return first_come
+        case OrderKind.SHORTEST_FIRST:
+            return shortest_first_until(AGE_CAP_S if known.order.age_cap_s is None else known.order.age_cap_s)
+        case OrderKind.FAIR_SHARE:
+            # Not kept yet: `policy check` says so.
+            return wide_response_ratio
+    assert_never(known.order.kind)
 
 
 def order_text(draft: Draft, queue: str) -> str:
@@ -93,7 +102,14 @@ def order_text(draft: Draft, queue: str) -> str:
     known = draft.rules.queue(queue) if draft.rules is not None else None
     if known is None or known.order is None:
         return "short ones first, and who has waited long"
-    return "first come, first served" if known.order.kind is OrderKind.FIRST_COME else "shortest first"
+    match known.order.kind:
+        case OrderKind.FIRST_COME:
+            return "first come, first served"
+        case OrderKind.SHORTEST_FIRST:
+            return "shortest first"
+        case OrderKind.FAIR_SHARE:
+            return "short ones first, and who has waited long; shares are not heeded yet"
+    assert_never(known.order.kind)
 
 
 def turn_of(draft: Draft, reservation: Reservation) -> int | None:

@@ -49,7 +49,7 @@ from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, HostId, Request, ReservationId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
-from scheduler.core.topology import HostProfile
+from scheduler.core.topology import Fabric, HostProfile
 
 MOST_ROUNDS = 16
 """How often a step may find that what it did has consequences; what is left then is found by the next step."""
@@ -294,6 +294,10 @@ def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfi
         problem = error.message
     # The plan keeps the name alone: it has to lead back to this very profile after a restart.
     if profile is None or profile.name != intent.profile:
+        return (reason(ReasonCode.UNKNOWN_PROFILE, host=intent.host, profile=intent.profile, problem=problem),)
+    if intent.connect and profile.fabric is Fabric.SHARED:
+        # Nothing here activates a fabric's sets yet: VMs would start without NVLink, or with that of others.
+        problem = "its NVLink fabric is shared by Fabric Manager, which is simulated only; use a passthrough profile"
         return (reason(ReasonCode.UNKNOWN_PROFILE, host=intent.host, profile=intent.profile, problem=problem),)
     draft.put_host(Host(id=intent.host, profile=profile, storage=intent.storage, connect=intent.connect))
     add_windows(draft, intent.windows)
