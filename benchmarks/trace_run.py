@@ -17,7 +17,8 @@ from scheduler.core.calendar.likely import Likely
 from scheduler.core.calendar.making import Calendar, make_calendar
 from scheduler.core.calendar.orders import Order, wide_response_ratio
 from scheduler.core.calendar.pure import Fit
-from scheduler.core.calendar.witness import Slack, Witness
+from scheduler.core.calendar.witness import Witness
+from scheduler.core.rules import Slack
 from scheduler.core.spans import FOREVER, HOUR_S
 
 DEFAULT_SLACK = Slack(least_s=2 * HOUR_S, share=0.25)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from scheduler.core.reasons import Reason
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
-from scheduler.core.rules import ClockHours, Group, LimitScope, QueueOrder, Unused
+from scheduler.core.rules import NO_SLACK, ClockHours, Group, LimitScope, QueueOrder, Slack, Unused
 from scheduler.core.spans import Instant, Span
 from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Layout, Window, WindowId
@@ -188,6 +188,7 @@ class Rules:
     """What is said besides: of groups and users, by hours, by date."""
     groups: tuple[Group, ...] = ()
     unused: Unused | None = None
+    slack: Slack = NO_SLACK
     longest_grace_s: int = 0
     """The longest grace of any of its windows, also of those past the horizon: leads never grow under one policy."""
     source: str = ""

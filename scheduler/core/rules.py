@@ -70,3 +70,19 @@ class Unused:
     """No GPU of the VM was busier than `idle_below_percent` for so long."""
     idle_below_percent: int = 5
     action: UnusedAction = UnusedAction.TELL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slack:
+    """How much later than its earliest place a request is told: a policy's value, 0 by default."""
+
+    least_s: int = 0
+    share: float = 0.0
+    """Of the wait that it is told."""
+
+    def of(self, wait_s: int) -> int:
+        """Return the slack of a wait; who need not wait is given none."""
+        return 0 if wait_s <= 0 else max(self.least_s, int(self.share * wait_s))
+
+
+NO_SLACK = Slack()

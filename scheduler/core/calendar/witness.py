@@ -23,23 +23,11 @@ from scheduler.core.calendar.improving import MOST_PLACED, improve
 from scheduler.core.calendar.making import Calendar
 from scheduler.core.calendar.orders import Order, wide_response_ratio
 from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
+from scheduler.core.rules import NO_SLACK, Slack
 from scheduler.core.spans import FOREVER, Instant
 
 MOST_ROUNDS = 10
 """How often bookings are placed anew at a boundary, each time with the one that found no place put first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slack:
-    """How much later than its earliest place a request is told: a policy's value, 0 by default."""
-
-    least_s: int = 0
-    share: float = 0.0
-    """Of the wait that it is told."""
-
-    def of(self, wait_s: int) -> int:
-        """Return the slack of a wait; who need not wait is given none."""
-        return 0 if wait_s <= 0 else max(self.least_s, int(self.share * wait_s))
 
 
 @dataclass(slots=True)
@@ -61,7 +49,7 @@ class Witness:
 
     calendar: Calendar
     order: Order = wide_response_ratio
-    slack: Slack = Slack()
+    slack: Slack = NO_SLACK
     keeps_host: bool = False
     """Disks are local: what has started stays on its host, whose label is its number."""
     waiting: dict[int, Waiting] = field(default_factory=dict)

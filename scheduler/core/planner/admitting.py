@@ -41,6 +41,7 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
     if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
         wanted_at, earliest_at = request.start_by_at, promise.start_by_at
         return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
+    promise = _with_slack(draft, request, promise, firm)
     spans = firm
     if any(window.gift_from_at is not None for window in draft.windows.values()):
         gifted = place(draft, replace(want, with_gifts=True))
@@ -64,6 +65,17 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         not_before_at=request.not_before_at,
     )
     return reservation, ()
+
+
+def _with_slack(draft: Draft, request: Request, promise: Promise, firm: tuple[BookedSpan, ...]) -> Promise:
+    """Return the promise, later by the slack that the policy states; never past what was asked for, or the horizon."""
+    assert draft.rules is not None
+    from_at = max(draft.now, request.not_before_at or 0)
+    slack_s = draft.rules.slack.of(firm[0].start_at - from_at)
+    if request.start_by_at is not None:
+        slack_s = min(slack_s, request.start_by_at - promise.start_by_at)
+    slack_s = max(0, min(slack_s, draft.horizon_at - promise.end_by_at))
+    return Promise(start_by_at=promise.start_by_at + slack_s, end_by_at=promise.end_by_at + slack_s)
 
 
 def likely_at(draft: Draft, request: Request, promise: Promise) -> Instant:

@@ -13,7 +13,8 @@ from scheduler.core.calendar.kinds import Kind, aligned_kind
 from scheduler.core.calendar.making import make_calendar
 from scheduler.core.calendar.orders import ORDERS
 from scheduler.core.calendar.pure import Fit, PureCalendar
-from scheduler.core.calendar.witness import Slack, Witness
+from scheduler.core.calendar.witness import Witness
+from scheduler.core.rules import Slack
 from scheduler.core.spans import FOREVER, HOUR_S
 
 CROSSING = Kind("crossing", [0b1111, 0b0011, 0b1100, 0b0110, 0b1001, 0b0001, 0b1000])

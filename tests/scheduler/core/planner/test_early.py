@@ -6,7 +6,7 @@ from scheduler.core.intents import Cancel, Extend, Stop, Submit
 from scheduler.core.plan import Limits, Queue, Reservation
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId
-from scheduler.core.rules import OrderKind, QueueOrder
+from scheduler.core.rules import OrderKind, QueueOrder, Slack
 from scheduler.core.spans import DAY_S, HOUR_S
 from tests.property.worlds import MIDNIGHT, World, world
 
@@ -171,3 +171,23 @@ def test_whoever_waits_starts_when_the_night_is_over() -> None:
     assert get(made, waiting).promise is not None
     made.run_until(MIDNIGHT + 34 * HOUR_S)
     assert made.problems == []
+
+
+def test_a_stated_slack_makes_promises_later_for_those_who_wait_and_lets_short_ones_start_first() -> None:
+    made = world(windows=(), slack=Slack(least_s=2 * HOUR_S, share=0.25))
+    first, second = submit(made, run_s=10 * HOUR_S), submit(made, run_s=20 * HOUR_S)
+    promise = get(made, first).promise
+    assert promise is not None
+    assert promise.start_by_at < made.now + HOUR_S, "who need not wait is told so"
+    long = submit(made, run_s=12 * HOUR_S)
+    tight = world(windows=())
+    for run_s in (10, 20):
+        submit(tight, run_s=run_s * HOUR_S)
+    told, earliest = get(made, long).promise, get(tight, submit(tight, run_s=12 * HOUR_S)).promise
+    assert told is not None
+    assert earliest is not None
+    assert 2 * HOUR_S <= told.start_by_at - earliest.start_by_at <= 3 * HOUR_S
+    assert told.end_by_at - earliest.end_by_at == told.start_by_at - earliest.start_by_at
+    made.run_until(made.now + 3 * DAY_S)
+    assert made.problems == []
+    assert second
