@@ -1,7 +1,9 @@
 """`nightshift policy apply | ls | show`: the policies of a server. Checking a file (`cli/policy.py`) needs none."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,20 +12,23 @@ from rich.text import Text
 from cli.client import Json, Problem, as_text
 from cli.connecting import AsJson, Connection, tables, with_server
 from cli.output import EXIT_NO, complain
-from cli.policy import read_policy_text
+from cli.policy import FromDate, read_policy_text, show_file, show_text
 from cli.times import instant_in
 from cli.waiting import decided_intent
+
+_DAYS = 7
 
 
 def apply(
     connection: Connection,
-    file: Annotated[Path, typer.Argument(help="The policy file, YAML.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The policy file, YAML, or a directory of them.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Apply a policy file. It is taken whole or not at all: not if it has errors, nor if it would break a promise."""
-    text = read_policy_text(file, as_json=as_json)
+    """Apply a policy. It is taken whole or not at all: not if it has errors, nor if it would break a promise."""
+    read = read_policy_text(file, as_json=as_json)
     try:
-        answer = decided_intent(connection, connection.client.post("/policies", {"text": text, "source": file.name}))
+        body = {"text": read.text, "source": read.name}
+        answer = decided_intent(connection, connection.client.post("/policies", body))
     except Problem as problem:
         found = problem.document.get("problems")
         if not isinstance(found, list):
@@ -69,18 +74,54 @@ def ls(connection: Connection, as_json: AsJson = False) -> None:
 
 def show(
     connection: Connection,
-    version: Annotated[
-        int | None, typer.Argument(min=1, help="Which; otherwise the one that holds.", show_default=False)
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="VERSION|FILE",
+            help="An applied version, otherwise the one that holds; or a policy on this machine.",
+            show_default=False,
+        ),
     ] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=366,
+            show_default=False,
+            help="Show what it does in so many days; 7 for a policy on this machine.",
+        ),
+    ] = None,
+    from_date: FromDate = "",
     as_json: AsJson = False,
 ) -> None:
-    """Print the text of an applied policy, as it was applied."""
-    number = version if version is not None else connection.client.get("/policies").get("current")
+    """Show the coming windows and the policy's own reservations, or the text of an applied policy."""
+    number = what if what is not None else connection.client.get("/policies").get("current")
     if number is None:
         print("No policy is applied; try `nightshift policy apply FILE`.")
         raise typer.Exit(EXIT_NO)
     answer = connection.client.get(f"/policies/{number}")
+    if days is not None or from_date:
+        source = f"policy version {answer['version']}"
+        show_text(str(answer["text"]), source=source, days=days or _DAYS, from_date=from_date, as_json=as_json)
+        return
     print(as_text(answer) if as_json else str(answer["text"]), end="\n" if as_json else "")
+
+
+def _local_first(on_server: Callable[..., None]) -> Callable[..., None]:
+    """Ask no server where a policy on this machine is to be shown."""
+
+    def command(ctx: typer.Context, **given: Any) -> None:
+        what = given.get("what")
+        if what is None or what.isdecimal():
+            on_server(ctx, **given)
+            return
+        days = given["days"] or _DAYS
+        show_file(Path(what), days=days, from_date=given["from_date"], as_json=given["as_json"])
+
+    command.__doc__ = on_server.__doc__
+    command.__signature__ = inspect.signature(on_server)  # type: ignore[attr-defined]
+    command.__annotations__ = on_server.__annotations__
+    return command
 
 
 def _show_problems(document: Json, file: Path, *, as_json: bool) -> None:
@@ -94,11 +135,18 @@ def _show_problems(document: Json, file: Path, *, as_json: bool) -> None:
 def _line(problem: Json, file: Path) -> str:
     message = str(problem["message"])
     severity = "" if problem.get("severity") == "error" or message.startswith("warning") else "warning: "
-    return f"{file}:{problem['line']}:{problem['column']}: {severity}{message}"
+    # Of a directory, the place names the file in it.
+    name, inside = str(problem.get("file") or ""), file.name or file.resolve().name
+    shown = str(file / name.removeprefix(f"{inside}/")) if name.startswith(f"{inside}/") else str(file)
+    return f"{shown}:{problem['line']}:{problem['column']}: {severity}{message}"
 
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to `nightshift policy`."""
     app.command("apply", epilog="Example:\n\n  nightshift policy apply university.yaml")(with_server(apply))
     app.command("ls", epilog="Example:\n\n  nightshift policy ls")(with_server(ls))
-    app.command("show", epilog="Examples:\n\n  nightshift policy show\n\n  nightshift policy show 3")(with_server(show))
+    app.command(
+        "show",
+        epilog="Examples:\n\n  nightshift policy show --days 14\n\n  nightshift policy show 3\n\n"
+        "  nightshift policy show university.yaml --from 2026-03-28 --days 2",
+    )(_local_first(with_server(show)))

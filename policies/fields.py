@@ -20,9 +20,14 @@ E = TypeVar("E", bound=StrEnum)
 
 MOST_ITEMS = 100
 """Items in one list or group."""
+MOST_ENTRIES = 1000
+"""Windows, reservations, groups, users: what many files of a policy may have together."""
+_LONG_LISTS = frozenset({"windows", "reserve", "maintenance", "overrides", "members"})
 _MOST_SHOWN = 20
+_MOST_GUESSES = 300
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
+_OWNERS = "letters, digits and . _ @ + -, at most 64"
 _GLOB = re.compile(r"[A-Za-z0-9._*?-]{1,64}", re.ASCII)
 _PLAIN_WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _PLACEHOLDER_CRON = Cron(text="0 0 * * *", canonical="0 0 * * *")
@@ -66,8 +71,12 @@ class Fields:
         """Keys that an unknown key seems to stand for: that they are missing is not told on top."""
         for key, node in entries.entries:
             if key.text not in known:
-                meant = (other_names or {}).get(key.text) or nearest(key.text, known)
-                instead = did_you_mean(key.text, known) if meant is None else f"did you mean {meant}?"
+                # Of very many nobody reads all, and looking for the nearest takes time.
+                is_told = len(problems) < _MOST_GUESSES
+                meant = (other_names or {}).get(key.text) or (nearest(key.text, known) if is_told else None)
+                instead = (
+                    did_you_mean(key.text, known if is_told else ()) if meant is None else f"did you mean {meant}?"
+                )
                 self.note(key.place, "has no such key", key.text, instead)
                 self._misspelt.update(() if meant is None else (meant,))
                 continue
@@ -106,9 +115,10 @@ class Fields:
         if not isinstance(node, Items):
             self._wrong_type(key, node, "a list", hint=_as_list(node))
             return None
-        if len(node.items) > MOST_ITEMS:
-            self.note(node.place, f"{key} has more than {MOST_ITEMS} items", str(len(node.items)), "shorten it")
-            return node.items[:MOST_ITEMS]
+        most = MOST_ENTRIES if key in _LONG_LISTS else MOST_ITEMS
+        if len(node.items) > most:
+            self.note(node.place, f"{key} has more than {most} items", str(len(node.items)), "shorten it")
+            return node.items[:most]
         return node.items
 
     def is_empty_list(self, key: str) -> bool:
@@ -195,7 +205,10 @@ class Fields:
         return self._matching(key, _NAME, "a name", "letters, digits, '.', '_', '-', at most 40, letter or digit first")
 
     def owner(self, key: str) -> str:
-        return self._matching(key, _OWNER, "an owner", "letters, digits and . _ @ + -, at most 64")
+        return self._matching(key, _OWNER, "an owner", _OWNERS)
+
+    def owners(self, key: str) -> tuple[str, ...]:
+        return self._all_matching(key, _OWNER, "an owner", _OWNERS)
 
     def text(self, key: str, default: str) -> str:
         node = self._node_by_key.get(key)
@@ -203,6 +216,21 @@ class Fields:
             return default
         text = self._scalar_text(key, node, "a text")
         return default if text is None else text
+
+    def place_and_text(self, key: str, wanted: str) -> tuple[Place, str] | None:
+        """Return a text with its place; None if it is absent or something else, which is noted."""
+        node = self._node_by_key.get(key)
+        text = None if node is None else self._scalar_text(key, node, wanted)
+        return None if node is None or text is None else (node.place, text)
+
+    def places_and_texts(self, key: str, wanted: str) -> list[tuple[Place, str]]:
+        """Return the texts of a list, each with its place."""
+        nodes = self.items(key) or ()
+        texts = [(node.place, self._scalar_text(key, node, wanted)) for node in nodes]
+        return [(place, text) for place, text in texts if text is not None]
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._node_by_key)
 
     def names(self, key: str) -> tuple[str, ...]:
         return self._all_matching(key, _NAME, "a name", "letters, digits, '.', '_', '-', at most 40")
@@ -214,6 +242,9 @@ class Fields:
 
     def is_name(self, text: str) -> bool:
         return _NAME.fullmatch(text) is not None
+
+    def is_owner(self, text: str) -> bool:
+        return _OWNER.fullmatch(text) is not None
 
     # How one value is read.
 
@@ -294,13 +325,14 @@ def unique(
     items: Iterable[T], name: Callable[[T], str], place: Callable[[T], Place], where: str, problems: list[Problem]
 ) -> None:
     """Note every name that is there a second time."""
-    line_by_name: dict[str, int] = {}
+    place_by_name: dict[str, Place] = {}
     for item in items:
-        if name(item) in line_by_name:
-            what = f"{where}: the name is taken by line {line_by_name[name(item)]}"
-            problems.append(Problem(place=place(item), what=what, value=name(item), instead="choose another"))
+        first = place_by_name.get(name(item))
+        if first is None:
+            place_by_name[name(item)] = place(item)
         else:
-            line_by_name[name(item)] = place(item).line
+            what = f"{where}: the name is taken by {place(item).told_of(first)}"
+            problems.append(Problem(place=place(item), what=what, value=name(item), instead="choose another"))
 
 
 def _as_list(node: Node) -> str | None:

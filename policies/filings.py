@@ -40,7 +40,7 @@ def filing_times(policy: LoadedPolicy, *, from_at: Instant, until_at: Instant) -
     times = [
         FilingTime(entry=entry, occurrence=occurrence)
         for entry in policy.reserve
-        for occurrence in occurrences(entry.cron, zone, from_at=from_at, until_at=until_at)
+        for occurrence in occurrences(entry.starts, zone, from_at=from_at, until_at=until_at)
     ]
     return tuple(sorted(times, key=lambda time: time.occurrence.at))
 
@@ -64,14 +64,14 @@ def next_filing_at(policy: LoadedPolicy, *, now: Instant, until_at: Instant) -> 
     zone = ZoneInfo(policy.zone)
     nexts: list[Instant] = []
     for entry in policy.reserve:
-        following = occurrences(entry.cron, zone, from_at=now + entry.ahead_s + 1, until_at=until_at)
+        following = occurrences(entry.starts, zone, from_at=now + entry.ahead_s + 1, until_at=until_at)
         nexts.extend(occurrence.at - entry.ahead_s for occurrence in islice(following, 1))
     return min(nexts, default=None)
 
 
 def _occurrences(policy: LoadedPolicy, entry: ReserveEntry, *, now: Instant, until_at: Instant) -> Iterator[Occurrence]:
     ahead_at = min(now + entry.ahead_s + 1, until_at)
-    return occurrences(entry.cron, ZoneInfo(policy.zone), from_at=max(0, now - entry.run_s + 1), until_at=ahead_at)
+    return occurrences(entry.starts, ZoneInfo(policy.zone), from_at=max(0, now - entry.run_s + 1), until_at=ahead_at)
 
 
 def _filings(entry: ReserveEntry, occurrence: Occurrence, now: Instant) -> Iterator[DueFiling]:

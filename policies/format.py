@@ -4,27 +4,33 @@ Holds the values, and `rules`, which needs nothing but them. Windows and reserva
 of time, in `windows` and `filings`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policies.cron import Cron
-from policies.problems import Place
-from scheduler.core.plan import Limits, Queue, Rules
+from policies.holiday_days import HolidayDays
+from policies.problems import Place, Problem
+from policies.times import EntryTimes
+from scheduler.core.plan import LimitRule, Limits, Queue, Rules
 from scheduler.core.requests import AtBoundary
+from scheduler.core.rules import Group, Unused
 from scheduler.core.spans import MINUTE_S
 from scheduler.core.windows import Layout
 
 HAND_OVER_BOUND_S = 10 * MINUTE_S
 """What destroying a guest and resetting its GPUs may take after its grace; no kind of host has larger bounds. With it,
 a window that says nothing is decided its longest warning, its grace and this before it starts: 75 min by default."""
+MAINTENANCE = Layout(name="maintenance", sizes=frozenset(), queues=frozenset())
+"""The layout in which nothing runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowEntry:
-    """An entry of `windows`: when which hosts have another layout, and what their guests are told and may choose."""
+    """An entry of `windows` or `maintenance`: when which hosts have another layout, what their guests are told and may
+    choose."""
 
     name: str
     layout: Layout
-    opens: Cron
+    opens: EntryTimes
     for_s: int
     """Wall-clock length: 12 h from 20:00 is 08:00, whatever the clocks do that night."""
     hosts: tuple[str, ...]
@@ -34,7 +40,14 @@ class WindowEntry:
     grace_s: int
     decide_lead_s: int
     only_if_queued: bool
+    is_maintenance: bool = False
+    """It has its hosts whatever other windows say: those are cut to what it leaves of them."""
     place: Place
+
+    @property
+    def what(self) -> str:
+        """How messages name it: `window night`."""
+        return f"{'maintenance' if self.is_maintenance else 'window'} {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,7 @@ class ReserveEntry:
     """An entry of `reserve`: reservations that the policy itself asks for."""
 
     name: str
-    cron: Cron
+    starts: EntryTimes
     run_s: int
     gpus: int
     count: int
@@ -61,8 +74,9 @@ class LoadedPolicy:
     """A policy file without errors."""
 
     source: str
-    """The file's name, as it is in every `file:line`."""
+    """The name of its file or directory."""
     text: str
+    """Of all its files (`bundle`)."""
     zone: str
     outside: Layout
     layouts: tuple[Layout, ...]
@@ -74,8 +88,21 @@ class LoadedPolicy:
     min_useful_s: int
     warnings_s: tuple[int, ...]
     limits: Limits
+    limit_rules: tuple[LimitRule, ...] = ()
+    groups: tuple[Group, ...] = ()
+    unused: Unused | None = None
+    holidays: HolidayDays
     windows: tuple[WindowEntry, ...]
+    """Maintenance first, then the others, in the order of the file."""
     reserve: tuple[ReserveEntry, ...]
+    place_by_part: Mapping[str, Place]
+    """Where layouts, queues, groups, limits and overrides stand, for messages: `layout night`, `limits of user ada`."""
+    notes: tuple[Problem, ...] = ()
+    """Warnings that need no calendar: above all, what is accepted and not enforced yet."""
+
+    def place_of(self, part: str) -> Place:
+        """Return where a part stands; the beginning if it stands nowhere."""
+        return self.place_by_part.get(part, Place(file=self.source, line=1, column=1))
 
     def rules(self, version: int) -> Rules:
         """Return what holds at all times, as core's value for this version of the policy."""
@@ -92,5 +119,8 @@ class LoadedPolicy:
             min_useful_s=self.min_useful_s,
             warnings_s=self.warnings_s,
             limits=self.limits,
+            limit_rules=self.limit_rules,
+            groups=self.groups,
+            unused=self.unused,
             source=self.source,
         )

@@ -9,19 +9,22 @@ wall-clock times that fall together where the clock jumps, the latest names the 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from policies.cron import Cron
-from scheduler.core.spans import Instant
+from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
 
 _WIDEST_JUMP = timedelta(hours=26)
 """The clock was never set forward by more than a day (Samoa, 2011)."""
+_EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC).toordinal()
+_LAST_DAY = datetime(9999, 12, 30, tzinfo=UTC).toordinal()
+_LAST_INSTANT = int(datetime(9998, 1, 1, tzinfo=UTC).timestamp())
+"""The calendar of Python ends soon after."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """One time that a cron expression names: `local` is wall-clock and names it, `at` is when that is."""
 
     local: datetime
@@ -35,10 +38,14 @@ class Occurrence:
 
 def instant_of(local: datetime, zone: ZoneInfo) -> Instant:
     """Map a wall-clock time to UTC by the rule above."""
-    before = local.replace(tzinfo=zone, fold=0)
-    at = _instant(before)
+    day = local.toordinal()
+    offset_s = _steady_offset_s(day, zone)
+    if offset_s is not None:
+        in_day_s = local.hour * HOUR_S + local.minute * MINUTE_S + local.second
+        return (day - _EPOCH_DAY) * DAY_S + in_day_s - offset_s
+    at = int(local.replace(tzinfo=zone, fold=0).timestamp())
     # Python reads a time in a gap with the offset from before the jump, fold 1 with the one after it.
-    earliest = _instant(local.replace(tzinfo=zone, fold=1))
+    earliest = int(local.replace(tzinfo=zone, fold=1).timestamp())
     if earliest >= at:
         return at
     # In a gap: the jump is the first instant in [earliest, at] at which the wall clock shows `local` or later.
@@ -52,15 +59,40 @@ def instant_of(local: datetime, zone: ZoneInfo) -> Instant:
     return low
 
 
+@lru_cache(maxsize=8192)
+def _steady_offset_s(day: int, zone: ZoneInfo) -> int | None:
+    """Return the zone's offset on a day; None if it may change on it or on the day before or after.
+
+    Nearly all days have one, and then no time of theirs is missing or comes twice.
+    """
+    offsets: set[timedelta | None] = set()
+    for number in range(day - 1, day + 2):
+        if not 1 <= number <= _LAST_DAY:
+            return None
+        midnight = datetime.fromordinal(number).replace(tzinfo=zone)
+        offsets.update((midnight + timedelta(hours=hour)).utcoffset() for hour in range(24))
+    (offset, *others) = offsets
+    return None if others or offset is None else int(offset.total_seconds())
+
+
 def local_of(instant: Instant, zone: ZoneInfo) -> datetime:
     """Return what the wall clock shows at an instant."""
     return datetime.fromtimestamp(instant, zone).replace(tzinfo=None, fold=0)
 
 
-def occurrences(cron: Cron, zone: ZoneInfo, *, from_at: Instant, until_at: Instant) -> Iterator[Occurrence]:
+class LocalTimes(Protocol):
+    """Wall-clock times: a cron expression, or what an entry of a policy makes of one."""
+
+    def local_times(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """Yield the wall-clock times after a wall-clock time and before another one, in order."""
+
+
+def occurrences(times: LocalTimes, zone: ZoneInfo, *, from_at: Instant, until_at: Instant) -> Iterator[Occurrence]:
     """Yield what a cron expression names in `[from_at, until_at)`, in order."""
     waiting: Occurrence | None = None
-    for local in cron.local_times(local_of(from_at, zone) - _WIDEST_JUMP):
+    after = local_of(from_at, zone) - _WIDEST_JUMP
+    until = local_of(min(until_at, _LAST_INSTANT), zone) + _WIDEST_JUMP
+    for local in times.local_times(after, until):
         at = instant_of(local, zone)
         if at < from_at:
             continue
@@ -71,7 +103,3 @@ def occurrences(cron: Cron, zone: ZoneInfo, *, from_at: Instant, until_at: Insta
         waiting = Occurrence(local=local, at=at)
     if waiting is not None:
         yield waiting
-
-
-def _instant(aware: datetime) -> Instant:
-    return int(aware.astimezone(UTC).timestamp())

@@ -29,6 +29,15 @@ class Place:
         """`file:line`: how core values name the entry they came from."""
         return f"{self.file}:{self.line}"
 
+    @property
+    def order(self) -> tuple[str, int, int]:
+        """By file, line and column."""
+        return (self.file, self.line, self.column)
+
+    def told_of(self, other: "Place") -> str:
+        """Name another place in a message about this one: `line 3`, or with its file if it is in another."""
+        return f"line {other.line}" if other.file == self.file else other.source
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
 
@@ -47,13 +56,19 @@ class Problem:
 
     @property
     def message(self) -> str:
-        """The problem without its place."""
+        """The problem without its place. Names that the file itself gives may be in it: it is always one plain line."""
         text = self.what if self.value is None else f"{self.what}: {shown(self.value)}"
-        return text if self.instead is None else f"{text}; {self.instead}"
+        text = text if self.instead is None else f"{text}; {self.instead}"
+        return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
     def __str__(self) -> str:
         prefix = "" if self.severity is Severity.ERROR else "warning: "
         return f"{self.place}: {prefix}{self.message}"
+
+
+def warning(place: Place, what: str, value: str | None, instead: str) -> Problem:
+    """Make a warning."""
+    return Problem(place=place, what=what, value=value, instead=instead, severity=Severity.WARNING)
 
 
 def shown(value: str) -> str:

@@ -124,7 +124,7 @@ class Queue:
     """Its disks come from the scratch part of the pool."""
     default_disk_gib: int | None = None
     order: QueueOrder | None = None
-    """None: first come, first served."""
+    """None: short ones first, and who has waited long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

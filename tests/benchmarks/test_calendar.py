@@ -70,6 +70,12 @@ def test_what_is_written_down_is_of_the_compiled_calendar_with_all_that_are_live
     assert [row["over_given_hosts"] for row in rows] == [1, 1, 1, 1, 1, 3, 1.5, 0.5]
 
 
+def test_ten_rounds_hold_all_calls_in_their_order() -> None:
+    rounds = calendar._rounds(range(25))
+    assert len(rounds) == 10
+    assert [value for mine in rounds for value in mine] == list(range(25))
+
+
 def test_each_row_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calendar, "BESIDE_HOSTS", 2)
     monkeypatch.setattr(calendar, "BESIDE_LIVE", ())

@@ -104,7 +104,7 @@ def one_line(result: Result) -> str:
 
 def test_what_cannot_be_read_gets_one_clear_line(tmp_path: Path) -> None:
     assert one_line(check(tmp_path / "none.yaml")) == f"{tmp_path / 'none.yaml'}: there is no such file"
-    assert "this is a directory" in one_line(check(tmp_path))
+    assert "this is a directory without a policy file; name them *.yaml" in one_line(check(tmp_path))
     file = tmp_path / "p.yaml"
     file.write_bytes(b"version: 1\n\xff\xfe")
     assert "not a text file: byte 11 is not UTF-8" in one_line(check(file))
@@ -122,6 +122,31 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path, example_text: str) -> N
     file = tmp_path / "p.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + example_text.encode())
     assert check(file).exit_code == 0
+
+
+def test_a_directory_is_one_policy_and_each_problem_names_its_file(tmp_path: Path, make_text: MakeText) -> None:
+    (tmp_path / "a.yaml").write_text(make_text(), encoding="utf-8")
+    (tmp_path / "b.yaml").write_text('version: 1\nwindows: [{name: n, layout: nihgt, opens: "0 20 * * *", for: 12h}]\n')
+    wrong = check(tmp_path)
+    assert wrong.exit_code == FOUND_ERRORS
+    assert wrong.output.startswith(f"{tmp_path}/b.yaml:2:29: window n layout is not a layout of this policy: 'nihgt'")
+    (problem,) = json.loads(check(tmp_path, "--json").output)["problems"]
+    assert (problem["file"], problem["line"], problem["column"]) == (f"{tmp_path}/b.yaml", 2, 29)
+    (tmp_path / "b.yaml").write_text('version: 1\nwindows: [{name: n, layout: night, opens: "0 20 * * *", for: 12h}]\n')
+    assert check(tmp_path).exit_code == 0
+
+
+def test_strict_ends_with_1_for_warnings_too(tmp_path: Path, make_text: MakeText) -> None:
+    file = tmp_path / "p.yaml"
+    night = '{name: night, layout: night, opens: "0 20 * * *", for: 12h}'
+    file.write_text(make_text(windows=night), encoding="utf-8")
+    assert check(file, "--strict").exit_code == 0
+    file.write_text(make_text(windows=night, more="unused: {idle_after: 2h}\n"), encoding="utf-8")
+    warned = check(file, "--strict")
+    assert warned.exit_code == FOUND_ERRORS
+    assert f"{file}:11:9: warning: unused is not enforced yet" in warned.output
+    assert check(file).exit_code == 0
+    assert json.loads(check(file, "--json").output)["problems"][0]["severity"] == "warning"
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "2026-13-01", "0001-01-01"])

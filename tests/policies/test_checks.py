@@ -7,8 +7,9 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.checks import check_policy, errors_of, globs_meet
+from policies.checks import check_policy, errors_of
 from policies.format import LoadedPolicy
+from policies.globs import globs_meet
 from policies.problems import Severity
 from scheduler.core.spans import Instant
 
@@ -77,6 +78,67 @@ def test_a_window_that_never_opens_is_a_warning(make_policy: MakePolicy) -> None
     assert not errors_of(check_policy(policy, from_at=MONDAY))
 
 
+def test_a_window_that_is_over_before_its_grace_is_an_error(make_policy: MakePolicy) -> None:
+    policy = make_policy(windows='{name: nap, layout: night, opens: "0 20 * * *", for: 4m}')
+    (problem,) = errors_of(check_policy(policy, from_at=MONDAY))
+    assert "window nap is over before its guests have had their grace of 5m: '4m'" in str(problem)
+    # Also in the one night in which the clock leaves so little of it.
+    policy = make_policy(windows='{name: nap, layout: night, opens: "0 2 * * *", for: 63m}')
+    (problem,) = errors_of(check_policy(policy, from_at=MONDAY))
+    assert "(see 2026-03-29 02:00)" in str(problem)
+
+
+def test_what_is_past_is_a_warning(make_policy: MakePolicy) -> None:
+    (line,) = said(make_policy(windows='{name: once, layout: night, at: ["2026-01-05 20:00"], for: 12h}'))[-1:]
+    assert "window once is past: '2026-01-05 20:00'; remove it" in line
+    maintained = make_policy(more="maintenance: [{name: work, from: 2026-01-05, until: 2026-01-06}]\n")
+    assert any("maintenance work is past" in line for line in said(maintained))
+
+
+def test_an_exception_on_a_day_without_a_start_is_a_warning(make_policy: MakePolicy) -> None:
+    entry = '{name: night, layout: night, opens: "0 20 * * mon-fri", for: 12h, except: [DATE]}'
+    assert said(make_policy(windows=entry.replace("DATE", "2026-12-24"))) == []
+    (line,) = said(make_policy(windows=entry.replace("DATE", "2026-12-26")))
+    assert "window night does not begin then anyway: except: '2026-12-26'" in line
+    (line,) = said(make_policy(windows=entry.replace("DATE", "2025-12-24")))
+    assert "an exception is past: '2025-12-24'; remove it" in line
+
+
+def test_a_gap_in_which_nothing_can_be_done_is_a_warning(make_policy: MakePolicy) -> None:
+    windows = """
+        {name: night, layout: night, opens: "0 20 * * *", for: 11h50m, hosts: ["dgx2-*"]}
+        {name: day, layout: day, opens: "0 8 * * *", for: 12h, hosts: ["HOSTS"]}
+        """
+    (line,) = said(make_policy(windows=windows.replace("HOSTS", "dgx2-a")))
+    assert "warning: window day opens 10m after window night has closed: too short a gap for anything else" in line
+    assert said(make_policy(windows=windows.replace("HOSTS", "a100-*"))) == []
+
+
+def test_a_queue_that_waits_for_weeks_for_its_window_is_a_warning(make_policy: MakePolicy) -> None:
+    (line,) = said(make_policy(windows='{name: monthly, layout: night, opens: "0 20 1 * *", for: 48h}'))
+    assert "queue hpc has no window for 30 days, from Mon 2026-03-02 01:00 to Wed 2026-04-01 20:00" in line
+    assert line.startswith("test.yaml:9:3: warning: ")
+
+
+def test_a_single_window_over_a_regular_one_is_told_how_to_make_room(make_policy: MakePolicy) -> None:
+    windows = """
+        {name: night, layout: night, opens: "0 20 * * *", for: 12h}
+        {name: party, layout: night, at: ["2026-12-23 18:00"], for: 4h}
+        """
+    (line,) = said(make_policy(windows=windows))
+    assert "window party overlaps window night (line 12)" in line
+    assert "or add except: [2026-12-23] to window night" in line
+
+
+def test_entries_that_occur_too_often_together_are_an_error(make_policy: MakePolicy) -> None:
+    entries = "\n".join(
+        f'{{name: w{number}, layout: night, opens: "{number % 60} * * * *", for: 1m, hosts: [h{number}]}}'
+        for number in range(30)
+    )
+    found = errors_of(check_policy(make_policy(windows=entries), from_at=MONDAY))
+    assert "occur more than 250000 times in 400 days" in str(found[-1])
+
+
 def test_a_window_shorter_than_its_bounds_is_a_warning(make_policy: MakePolicy) -> None:
     (line,) = said(make_policy(windows='{name: nap, layout: night, opens: "0 20 * * *", for: 30m}'))
     assert "window nap is too short for its hand-over and the minimum useful length: '30m'" in line
@@ -120,8 +182,8 @@ def test_a_reservation_over_the_policys_own_limits_is_a_warning(make_policy: Mak
 
 def test_layouts_and_queues_out_of_force_are_warnings(make_policy: MakePolicy) -> None:
     assert said(make_policy()) == [
-        "test.yaml:1:1: warning: layout night holds at no time; name it in outside or in a window",
-        "test.yaml:1:1: warning: queue hpc is in no layout that ever holds: nothing in it can run; "
+        "test.yaml:6:3: warning: layout night holds at no time; name it in outside or in a window",
+        "test.yaml:9:3: warning: queue hpc is in no layout that ever holds: nothing in it can run; "
         "add it to the queues of a layout",
     ]
 

@@ -1,10 +1,13 @@
-"""The example that ships says what its comments and the documentation say it does."""
+"""The examples that ship say what their comments and the documentation say they do."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
+import pytest
+
+from policies.bundle import unpack
 from policies.checks import check_policy
 from policies.filings import filing_times
 from policies.format import LoadedPolicy
@@ -13,16 +16,86 @@ from policies.problems import Place
 from policies.windows import windows_between
 from scheduler.core.plan import Limits
 from scheduler.core.requests import AtBoundary, HostId
+from scheduler.core.rules import LimitScope
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
 from scheduler.profiles.loading import load_profile
+from tests.policies.policy_texts import EXAMPLES, example_policy
 
 NOWHERE = Place(file="", line=1, column=1)
 MONDAY: Instant = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp())
 
 
+def load_example(name: str) -> LoadedPolicy:
+    read = example_policy(name)
+    policy = load_policy(read.text, source=name)
+    assert isinstance(policy, LoadedPolicy), policy
+    return policy
+
+
 def test_every_example_that_ships_is_tested() -> None:
-    names = {entry.name for entry in (files("policies") / "examples").iterdir() if entry.name.endswith(".yaml")}
-    assert names == {"university.yaml"}
+    assert {entry.name for entry in (files("policies") / "examples").iterdir()} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_all_that_is_said_of_one_is_that_something_is_not_enforced_yet(name: str) -> None:
+    for problem in check_policy(load_example(name), from_at=MONDAY + 200 * DAY_S):
+        assert "is not enforced yet" in problem.what, problem
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_documentation_shows_each_as_it_ships(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    shown = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
+    for part in unpack(example_policy(name).text, source=name):
+        if not part.is_calendar:
+            assert _without_comments(part.text) in map(_without_comments, shown), part.name
+
+
+def _without_comments(text: str) -> str:
+    lines = (line.split("  # ")[0].split("   # ")[0].rstrip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def test_the_department_is_closed_from_noon_on_holidays_and_maintained_in_december() -> None:
+    policy = load_example("department.yaml")
+    hosts = [HostId("dgx2-a"), HostId("dgx2-b")]
+    christmas = int(datetime(2026, 12, 24, 12, tzinfo=UTC).timestamp())
+    found = windows_between(policy, hosts, from_at=christmas, until_at=christmas + 3 * DAY_S, version=1)
+    assert [window.id for window in found] == [f"closed@2026-12-{day}T12:00" for day in (24, 25, 26)]
+    december = int(datetime(2026, 12, 4, 12, tzinfo=UTC).timestamp())
+    found = windows_between(policy, hosts, from_at=december, until_at=december + 3 * DAY_S, version=1)
+    # The night before the power is off ends an hour early, and a night begins after it.
+    assert [window.id for window in found] == [
+        "night@2026-12-04T20:00#04T20:00-05T06:00",
+        "power-work@2026-12-05T06:00",
+        "weekend@2026-12-05T20:00",
+        "weekend@2026-12-06T20:00",
+    ]
+
+
+def test_the_department_gives_its_course_one_gpu_each_and_its_group_more_before_the_deadline() -> None:
+    rules = load_example("department.yaml").rules(1)
+    (each,) = [rule for rule in rules.limit_rules if rule.scope is LimitScope.EACH_OF_GROUP]
+    assert (each.name, each.limits.gpus_at_once, each.limits.sizes) == ("gpu-101", 1, frozenset({1}))
+    (boost,) = [rule for rule in rules.limit_rules if rule.span is not None]
+    assert (boost.name, boost.limits.gpus_at_once) == ("vision", 32)
+    assert boost.span is not None
+    assert boost.span.length_s == 7 * DAY_S
+
+
+def test_the_institute_gives_one_host_to_students_but_when_it_is_closed() -> None:
+    policy = load_example("institute.d")
+    hosts = [HostId("dgx2-a"), HostId("dgx2-b")]
+    august = int(datetime(2026, 8, 13, tzinfo=UTC).timestamp())
+    found = windows_between(policy, hosts, from_at=august, until_at=august + 3 * DAY_S, version=1)
+    # Closed until Friday 14 August by the calendar; the 15th is a holiday in Austria.
+    assert [w.id for w in found if HostId("dgx2-b") in w.hosts] == [
+        f"closed-b@2026-08-{day}T08:00" for day in (13, 14, 15)
+    ]
+    assert [w.id for w in found if HostId("dgx2-a") in w.hosts] == [
+        f"night-a@2026-08-{day}T20:00" for day in (13, 14, 15)
+    ]
+    assert policy.images == ("ubuntu-24.04-cuda", "pytorch-course")
 
 
 def test_it_has_no_problem_in_any_season(example: LoadedPolicy) -> None:

@@ -16,7 +16,7 @@ from scheduler.core.calendar.pure import FIXED, Booking
 
 MOST_BOOKINGS = 64
 """So many of those that start first are looked at; the others stay."""
-MOST_PLACED = 100_000
+MOST_PLACED = 50_000
 """Placements that one search may try."""
 MOST_PER_PAIR = 200
 """The same for each two bookings: with few of them there is little to try."""

@@ -1,0 +1,261 @@
+"""Limits of everybody, of groups and of people: what they become, what is said of them, and that nothing pretends."""
+
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from policies.checks import check_policy, errors_of
+from policies.format import LoadedPolicy
+from policies.loading import load_policy
+from policies.loading_limits import ENFORCED_KEYS, LIMIT_KEYS
+from scheduler.core.plan import LimitRule, Limits, Queue
+from scheduler.core.requests import AtBoundary
+from scheduler.core.rules import ClockHours, Group, LimitScope, OrderKind, QueueOrder, Unused, UnusedAction
+from scheduler.core.spans import DAY_S, HOUR_S, Instant
+from scheduler.store.codec import from_json, to_json
+
+MakePolicy = Callable[..., LoadedPolicy]
+MakeText = Callable[..., str]
+
+MONDAY: Instant = 1_772_409_600
+"""2026-03-02 00:00 UTC."""
+WORKDAYS = frozenset(range(5))
+EVERY_KEY = dedent("""\
+    limits:
+      open_reservations: 20
+      gpus_at_once: 16
+      longest: 14d
+      gpu_hours_per_week: 400
+      furthest_ahead: 30d
+      far_ahead_gpu_hours: 100
+      waiting: 5
+      disk: 500GiB
+      sizes: [1, 2]
+      queues: [interactive]
+      images: [ubuntu]
+    """)
+
+
+def said(policy: LoadedPolicy) -> list[str]:
+    return [str(problem) for problem in check_policy(policy, from_at=MONDAY)]
+
+
+def about(policy: LoadedPolicy, words: str) -> list[str]:
+    return [line for line in said(policy) if words in line]
+
+
+def test_every_limit_becomes_a_core_value(make_policy: MakePolicy) -> None:
+    assert make_policy(more=EVERY_KEY).rules(1).limits == Limits(
+        open_reservations=20,
+        gpus_at_once=16,
+        longest_run_s=14 * DAY_S,
+        gpu_h_per_week=400,
+        furthest_ahead_s=30 * DAY_S,
+        far_ahead_gpu_h=100,
+        waiting=5,
+        disk_gib=500,
+        sizes=frozenset({1, 2}),
+        queues=frozenset({"interactive"}),
+        images=frozenset({"ubuntu"}),
+    )
+
+
+def test_limits_of_groups_users_and_hours_become_rules_with_their_lines(make_policy: MakePolicy) -> None:
+    more = dedent("""\
+        groups: {course: {members: [dana, emil]}}
+        limits:
+          gpus_at_once: 8
+          by_hour: [{hours: 08:00-20:00, days: mon-fri, gpus_at_once: 4}]
+          groups:
+            course:
+              gpus_at_once: 6
+              each: {gpus_at_once: 1, by_hour: [{days: sat-sun, waiting: 1}]}
+          users:
+            ada: {longest: 2d}
+        """)
+    rules = make_policy(more=more).rules(1)
+    assert rules.groups == (Group(name="course", members=frozenset({"dana", "emil"})),)
+    at_work = ClockHours(weekdays=WORKDAYS, from_minute=480, until_minute=1200)
+    weekend = ClockHours(weekdays=frozenset({5, 6}), from_minute=0, until_minute=1440)
+    assert rules.limit_rules == (
+        LimitRule(scope=LimitScope.EACH, limits=Limits(gpus_at_once=4), hours=(at_work,), source="test.yaml:14"),
+        LimitRule(scope=LimitScope.GROUP, name="course", limits=Limits(gpus_at_once=6), source="test.yaml:17"),
+        LimitRule(scope=LimitScope.EACH_OF_GROUP, name="course", limits=Limits(gpus_at_once=1), source="test.yaml:18"),
+        LimitRule(
+            scope=LimitScope.EACH_OF_GROUP,
+            name="course",
+            limits=Limits(waiting=1),
+            hours=(weekend,),
+            source="test.yaml:18",
+        ),
+        LimitRule(scope=LimitScope.USER, name="ada", limits=Limits(longest_run_s=2 * DAY_S), source="test.yaml:20"),
+    )
+
+
+def test_an_override_holds_from_its_first_day_to_the_end_of_its_last(make_policy: MakePolicy) -> None:
+    more = "overrides: [{name: d, from: 2026-03-28, until: 2026-03-29, limits: {gpus_at_once: 64}}]\n"
+    (rule,) = make_policy(more=more).rules(1).limit_rules
+    assert rule.span is not None
+    assert rule.span.length_s == 47 * HOUR_S  # the clock changes in it
+    timed = 'overrides: [{name: d, from: "2026-03-02 08:00", until: "2026-03-02 09:30", limits: {waiting: 9}}]\n'
+    (rule,) = make_policy(more=timed).rules(1).limit_rules
+    assert rule.span is not None
+    assert rule.span.length_s == HOUR_S * 3 // 2
+
+
+def test_order_of_queues_and_unused_gpus_are_kept(make_policy: MakePolicy) -> None:
+    more = dedent("""\
+        unused: {no_show_after: 30m, idle_after: 4h, idle_below_percent: 3, then: park}
+        """)
+    rules = make_policy(more=more).rules(1)
+    assert rules.unused == Unused(
+        no_show_after_s=1800, idle_after_s=4 * HOUR_S, idle_below_percent=3, action=UnusedAction.PARK
+    )
+    assert [queue.order for queue in rules.queues] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("written", "order"),
+    [
+        ("scratch: false", None),
+        ("order: first-come", QueueOrder(kind=OrderKind.FIRST_COME)),
+        ("order: shortest-first", QueueOrder(kind=OrderKind.SHORTEST_FIRST)),
+        ("order: shortest-first, age_cap: 3d", QueueOrder(kind=OrderKind.SHORTEST_FIRST, age_cap_s=3 * DAY_S)),
+        ("order: fair-share", QueueOrder(kind=OrderKind.FAIR_SHARE, half_life_s=14 * DAY_S)),
+    ],
+)
+def test_a_queue_has_an_order(make_text: MakeText, written: str, order: QueueOrder | None) -> None:
+    text = make_text().replace("interactive:\n", f"interactive: {{{written}}}\n")
+    policy = load_policy(text, source="p.yaml")
+    assert isinstance(policy, LoadedPolicy)
+    assert policy.queues[0] == Queue(name="interactive", at_boundary=AtBoundary.PARK, order=order)
+    is_fair_share = order is not None and order.kind is OrderKind.FAIR_SHARE
+    assert bool(about(policy, "order fair-share is not enforced yet")) == is_fair_share
+
+
+def test_rules_go_into_the_database_and_back(make_policy: MakePolicy) -> None:
+    policy = make_policy(
+        more=EVERY_KEY
+        + "groups: {g: {members: [a]}}\nunused: {idle_after: 1h}\n"
+        + "overrides: [{name: d, from: 2026-03-28, until: 2026-03-29, limits: {groups: {g: {waiting: 2}}}}]\n"
+    )
+    rules = policy.rules(1)
+    assert from_json(type(rules), to_json(rules)) == rules
+
+
+def test_what_is_not_enforced_says_so_with_its_line(make_policy: MakePolicy) -> None:
+    lines = about(make_policy(more=EVERY_KEY), "not enforced yet")
+    told = {line.split("limits: ")[1].split(" is not")[0] for line in lines}
+    assert told == set(LIMIT_KEYS) - set(ENFORCED_KEYS)
+    assert lines[0].startswith("test.yaml:15:23: warning: limits: gpu_hours_per_week is not enforced yet; ")
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("limits: {by_hour: [{hours: 08:00-09:00, gpus_at_once: 4}]}", "limits by_hour number 1: gpus_at_once"),
+        ("groups: {g: {members: [a]}}\nlimits: {groups: {g: {gpus_at_once: 4}}}", "limits of group g: gpus_at_once"),
+        ("limits: {users: {ada: {gpus_at_once: 4}}}", "limits of user ada: gpus_at_once"),
+        ("overrides: [{name: d, from: 2026-05-01, until: 2026-05-02, limits: {gpus_at_once: 4}}]", "gpus_at_once"),
+        ("unused: {no_show_after: 30m}", "unused"),
+    ],
+)
+def test_even_what_is_enforced_for_everybody_is_not_for_some_or_at_some_hours(
+    make_policy: MakePolicy, more: str, expected: str
+) -> None:
+    policy = make_policy(more=more + "\n")
+    assert about(policy, f"{expected} is not enforced yet"), said(policy)
+    # What is not enforced must not get into what is.
+    assert policy.rules(1).limits == Limits()
+    assert not errors_of(check_policy(policy, from_at=MONDAY))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("limits: {gpu_hours_per_weak: 4}", "no such key: 'gpu_hours_per_weak'; did you mean gpu_hours_per_week?"),
+        ("limits: {sizes: [3]}", "limits sizes has one that no layout has: '3'; use 1, 2, 4, 8, 16"),
+        ("limits: {queues: [hcp]}", "limits queues is not a queue of this policy: 'hcp'; did you mean hpc?"),
+        ("limits: {images: [ubunut]}", "did you mean ubuntu?"),
+        ("limits: {furthest_ahead: 91d}", "furthest_ahead is out of range: '91d'; use 1m to 90d"),
+        ("limits: {groups: {g: {waiting: 1}}}", "a group that this policy does not name: 'g'; add groups at the top"),
+        (
+            "groups: {vision: {members: [a]}}\nlimits: {groups: {vison: {waiting: 1}}}",
+            "does not name: 'vison'; name it in groups at the top, or use one of vision",
+        ),
+        ("limits: {by_hour: [{gpus_at_once: 4}]}", "says no hours; add hours: 08:00-20:00 or days: mon-fri"),
+        ("limits: {by_hour: [{days: mon-fri}]}", "number 1 limits nothing"),
+        ("limits: {by_hour: [{hours: 8-20, waiting: 1}]}", "hours are not hours of the day: '8-20'"),
+        ("limits: {by_hour: [{hours: 25:00-26:00, waiting: 1}]}", "hours are not hours of the day"),
+        ("limits: {by_hour: [{hours: 08:00-24:30, waiting: 1}]}", "hours are not hours of the day"),
+        ("limits: {by_hour: [{hours: 08:00-08:00, waiting: 1}]}", "write 00:00-24:00 for the whole day"),
+        ("limits: {by_hour: [{days: 1-5, waiting: 1}]}", "weekday numbers mean different days"),
+        ("limits: {by_hour: [{days: mon#1, waiting: 1}]}", "weekdays of a month cannot be given here"),
+        ("groups: {g: {}}", "group g has no members; add members: [ada, bela]"),
+        ("groups: {g: {members: [a b]}}", "members is not an owner: 'a b'"),
+        ("overrides: [{name: d, from: 2026-05-01, limits: {waiting: 1}}]", "override d has no until"),
+        (
+            "overrides: [{name: d, from: 2026-05-02, until: 2026-05-01, limits: {waiting: 1}}]",
+            "override d ends before it begins: until",
+        ),
+        ("unused: {then: tell}", "unused says nothing; add no_show_after: 30m or idle_after: 4h"),
+        ("unused: {idle_after: 1h, then: kill}", "then has an unknown choice: 'kill'; use one of tell, park, stop"),
+        ("unused: {idle_after: 1h, idle_below_percent: 101}", "use 1 to 100"),
+    ],
+)
+def test_each_mistake_gets_one_clear_line(make_text: MakeText, more: str, expected: str) -> None:
+    found = load_policy(make_text(more=more + "\n"), source="p.yaml")
+    assert isinstance(found, tuple)
+    lines = [str(problem) for problem in found]
+    assert any(expected in line for line in lines), lines
+
+
+def test_an_order_needs_its_own_numbers(make_text: MakeText) -> None:
+    text = make_text().replace("interactive:\n", "interactive: {half_life: 3d}\n")
+    found = load_policy(text, source="p.yaml")
+    assert isinstance(found, tuple)
+    assert "has half_life without its order; add order: fair-share" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ("sizes: [16], queues: [interactive]", "nobody can meet: they allow no size in any of their queues"),
+        ("sizes: []", "nobody can meet: they allow no size"),
+        ("queues: []", "nobody can meet: they allow no size"),
+        ("images: []", "they allow no image"),
+        ("queues: [hpc], gpus_at_once: 8", "fewer GPUs at once than the smallest VM has: '8'; use at least 16"),
+        ("longest: 10m", "shorter than the minimum useful length: '10m'; use at least 30m"),
+        ("queues: [hpc], gpu_hours_per_week: 7", "than the smallest reservation takes: '7'; use at least 8"),
+        ("waiting: 0", "they allow no waiting request"),
+        ("disk: 5GiB", "only disks that are smaller than any: '5GiB'; use at least 10GiB"),
+    ],
+)
+def test_limits_that_nobody_can_meet_are_warnings(make_policy: MakePolicy, limits: str, expected: str) -> None:
+    assert about(make_policy(more=f"limits: {{{limits}}}\n"), expected)
+    for_one = make_policy(more=f"limits: {{users: {{ada: {{{limits}}}}}}}\n")
+    assert about(for_one, expected)
+    assert all("limits of user ada" in line for line in about(for_one, expected))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("groups: {g: {members: []}}\nlimits: {groups: {g: {waiting: 1}}}", "group g has no members"),
+        ("groups: {g: {members: [a]}}", "group g is named in no limits"),
+        (
+            "groups: {g: {members: [a]}}\nlimits: {groups: {g: {gpus_at_once: 2, each: {gpus_at_once: 4}}}}",
+            "limits of each of group g allow one member more GPUs at once than the group has together: '4'",
+        ),
+        ("overrides: [{name: d, from: 2025-05-01, until: 2025-05-02, limits: {waiting: 1}}]", "are past"),
+        (
+            "overrides: [{name: d, from: 2026-05-01, until: 2026-05-04, limits: {waiting: 1}}, "
+            "{name: e, from: 2026-05-04, until: 2026-05-05, limits: {waiting: 2}}]",
+            "limits in an override overlap those of line 11 in time",
+        ),
+    ],
+)
+def test_rules_that_matter_to_nobody_are_warnings(make_policy: MakePolicy, more: str, expected: str) -> None:
+    policy = make_policy(more=more + "\n")
+    assert len(about(policy, expected)) == 1, said(policy)
