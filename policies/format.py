@@ -12,7 +12,7 @@ from policies.problems import Place, Problem
 from policies.times import EntryTimes
 from scheduler.core.plan import LimitRule, Limits, Queue, Rules
 from scheduler.core.requests import AtBoundary
-from scheduler.core.rules import Group, Unused
+from scheduler.core.rules import NO_SLACK, Group, Slack, Unused
 from scheduler.core.spans import MINUTE_S
 from scheduler.core.windows import Layout
 
@@ -91,6 +91,7 @@ class LoadedPolicy:
     limit_rules: tuple[LimitRule, ...] = ()
     groups: tuple[Group, ...] = ()
     unused: Unused | None = None
+    slack: Slack = NO_SLACK
     holidays: HolidayDays
     windows: tuple[WindowEntry, ...]
     """Maintenance first, then the others, in the order of the file."""
@@ -122,5 +123,6 @@ class LoadedPolicy:
             limit_rules=self.limit_rules,
             groups=self.groups,
             unused=self.unused,
+            slack=self.slack,
             source=self.source,
         )

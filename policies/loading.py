@@ -34,6 +34,7 @@ from policies.reader import Reader, nothing_in
 from policies.time_fields import read_dates
 from scheduler.core.plan import Queue
 from scheduler.core.requests import AtBoundary
+from scheduler.core.rules import Slack
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from scheduler.core.windows import Layout
@@ -42,7 +43,9 @@ TOP_KEYS = (
     "version", "zone", "outside", "layouts", "queues", "images", "defaults", "groups", "limits", "overrides",
     "holidays", "windows", "maintenance", "reserve", "unused",
 )  # fmt: skip
-DEFAULT_KEYS = ("disk", "retention", "grace", "min_useful", "warnings")
+DEFAULT_KEYS = ("disk", "retention", "grace", "min_useful", "warnings", "slack", "slack_percent")
+LONGEST_SLACK_S = 7 * DAY_S
+MOST_SLACK_PERCENT = 100
 QUEUE_KEYS = ("at_boundary", "default_disk", "scratch", "order", "age_cap", "half_life")
 LAYOUT_KEYS = ("sizes", "queues")
 HOLIDAY_KEYS = ("country", "region", "calendars", "also", "except")
@@ -174,6 +177,10 @@ class _Loader:
             grace_s=grace_s,
             min_useful_s=defaults.duration_s("min_useful", settings.min_useful_s, least_s=MINUTE_S, most_s=DAY_S),
             warnings_s=warnings_s,
+            slack=Slack(
+                least_s=defaults.duration_s("slack", 0, least_s=0, most_s=LONGEST_SLACK_S),
+                share=defaults.whole("slack_percent", 0, least=0, most=MOST_SLACK_PERCENT) / 100,
+            ),
             limits=base,
             limit_rules=rules,
             groups=groups,

@@ -7,7 +7,7 @@ wrong forms; what has to fit together (names, times, sizes) it cannot say. `poli
 import json
 from typing import Any
 
-from policies.loading import DEFAULT_KEYS, HOLIDAY_KEYS, LAYOUT_KEYS, QUEUE_KEYS, TOP_KEYS
+from policies.loading import DEFAULT_KEYS, HOLIDAY_KEYS, LAYOUT_KEYS, MOST_SLACK_PERCENT, QUEUE_KEYS, TOP_KEYS
 from policies.loading_entries import MAINTENANCE_KEYS, MOST_COPIES, MOST_GPUS, RESERVE_KEYS, WINDOW_KEYS
 from policies.loading_limits import (
     GROUP_KEYS,
@@ -173,6 +173,8 @@ _DEFAULT: dict[str, Schema] = {
     "grace": _DURATION,
     "min_useful": _DURATION,
     "warnings": _list(_DURATION),
+    "slack": _DURATION,
+    "slack_percent": _whole(0, MOST_SLACK_PERCENT),
 }
 _HOLIDAYS: dict[str, Schema] = {
     "country": _TEXT,

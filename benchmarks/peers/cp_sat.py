@@ -6,7 +6,7 @@ It runs in an interpreter of its own, which holds OR-Tools and nothing of ours; 
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +25,8 @@ class Problem:
     """`(gpus, until)`, on the first blocks in this order."""
     requests: tuple[tuple[int, int, int | None], ...]
     """`(gpus, run, start_by)`; None: nothing was promised."""
+    starts: tuple[int, ...] = ()
+    """Of a plan to begin with, if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def solve(problems: Sequence[Problem], *, seconds: float, workers: int) -> list[
     asked = {
         "seconds": seconds,
         "workers": workers,
-        "cases": [{"gpus": one.gpus, "busy": one.busy, "requests": one.requests} for one in problems],
+        "cases": [asdict(one) for one in problems],
     }
     answer = child.ask("OR-Tools", interpreter(), cp_sat_child.__file__, asked)
     return [_told(case, seconds) for case in cast("Sequence[Mapping[str, object]]", answer["cases"])]

@@ -3,10 +3,10 @@
     python cp_sat_child.py CASES.json ANSWER.json
 
 `CASES.json` holds `{"seconds": 60, "workers": 1, "cases": [{"gpus": 16, "busy": [[gpus, until], …], "requests":
-[[gpus, run, start_by], …]}, …]}` in steps of any length; `start_by` is null where nothing was promised, and what is
-busy has the first blocks. The answer is `{"cases": [{"seconds": …, "weight": …, "bound": …, "starts": […]}, …]}`;
-`weight` is the sum of GPUs times starts, null where none was found. Must import nothing of ours: there it is not
-installed.
+[[gpus, run, start_by], …], "starts": […]}, …]}` in steps of any length; `start_by` is null where nothing was promised,
+`starts` are of a plan to begin with, if there is one, and what is busy has the first blocks. The answer is `{"cases":
+[{"seconds": …, "weight": …, "bound": …, "starts": […]}, …]}`; `weight` is the sum of GPUs times starts, null where none
+was found. Must import nothing of ours: there it is not installed.
 """
 
 import importlib
@@ -44,6 +44,8 @@ def solve(case: dict[str, Any], seconds: float, workers: int) -> dict[str, objec
         blocks.append(model.NewFixedSizeIntervalVar(gpus * block, gpus, ""))
         starts.append(start)
         sizes.append(gpus)
+    for start, begun in zip(starts, case["starts"], strict=False):
+        model.AddHint(start, begun)
     model.AddNoOverlap2D(times, blocks)
     # Says nothing new, but is what a bound comes from.
     model.AddCumulative(times, sizes, case["gpus"])

@@ -38,6 +38,8 @@ class Group:
 
 
 class OrderKind(StrEnum):
+    RESPONSE_RATIO = "response-ratio"
+    """Short ones first, and who has waited long; also where nothing is said."""
     FIRST_COME = "first-come"
     SHORTEST_FIRST = "shortest-first"
     FAIR_SHARE = "fair-share"

@@ -57,7 +57,8 @@ def test_a_search_waits_less_where_blocks_were_chosen_one_by_one() -> None:
 def test_a_problem_is_the_case_in_steps() -> None:
     case = Case(mix="wide", busy=((2, HOUR_S),), requests=((16, HOUR_S), (1, STEP_S)))
     assert problem(case, (HOUR_S, 0)) == Problem(gpus=16, busy=((2, 2),), requests=((16, 2, 2), (1, 1, 0)))
-    assert problem(case, None).requests == ((16, 2, None), (1, 1, None))
+    assert problem(case, None, (4, 5)).requests == ((16, 2, None), (1, 1, None))
+    assert problem(case, None, (4, 5)).starts == (4, 5)
 
 
 def test_nobody_waits_in_either_is_as_good_as_the_best() -> None:
@@ -70,10 +71,12 @@ def test_what_is_written_down_is_over_the_best_that_keeps_our_promises(monkeypat
     def solve(problems: Sequence[Problem], *, seconds: float, workers: int) -> list[Optimum]:
         assert (seconds, workers) == (3, 2)
         has_promises = problems[0].requests[0][2] is not None
+        assert all(one.starts == (() if has_promises else (7,)) for one in problems)
         weight = 100 if has_promises else 50
-        return [Optimum(seconds=0.1, weight=weight, bound=weight - has_promises, starts=()) for _ in problems]
+        return [Optimum(seconds=0.1, weight=weight, bound=weight - has_promises, starts=(7,)) for _ in problems]
 
     monkeypatch.setattr(cp_sat, "solve", solve)
+    monkeypatch.setattr(cp_sat, "_is_beside_us", lambda: True)
     figures = optimum.run(parsed("--vms", "4", "--seeds", "1", "--seconds", "3", "--budget", "50"))
     cases = figures["cases"]
     assert isinstance(cases, list)

@@ -11,7 +11,17 @@ from policies.loading import load_policy
 from policies.loading_limits import ENFORCED_KEYS, LIMIT_KEYS
 from scheduler.core.plan import LimitRule, Limits, Queue
 from scheduler.core.requests import AtBoundary
-from scheduler.core.rules import ClockHours, Group, LimitScope, OrderKind, QueueOrder, Unused, UnusedAction
+from scheduler.core.rules import (
+    NO_SLACK,
+    ClockHours,
+    Group,
+    LimitScope,
+    OrderKind,
+    QueueOrder,
+    Slack,
+    Unused,
+    UnusedAction,
+)
 from scheduler.core.spans import DAY_S, HOUR_S, Instant
 from scheduler.store.codec import from_json, to_json
 
@@ -119,6 +129,7 @@ def test_order_of_queues_and_unused_gpus_are_kept(make_policy: MakePolicy) -> No
     ("written", "order"),
     [
         ("scratch: false", None),
+        ("order: response-ratio", QueueOrder(kind=OrderKind.RESPONSE_RATIO)),
         ("order: first-come", QueueOrder(kind=OrderKind.FIRST_COME)),
         ("order: shortest-first", QueueOrder(kind=OrderKind.SHORTEST_FIRST)),
         ("order: shortest-first, age_cap: 3d", QueueOrder(kind=OrderKind.SHORTEST_FIRST, age_cap_s=3 * DAY_S)),
@@ -259,3 +270,9 @@ def test_limits_that_nobody_can_meet_are_warnings(make_policy: MakePolicy, limit
 def test_rules_that_matter_to_nobody_are_warnings(make_policy: MakePolicy, more: str, expected: str) -> None:
     policy = make_policy(more=more + "\n")
     assert len(about(policy, expected)) == 1, said(policy)
+
+
+def test_a_slack_of_promises_is_a_default_of_the_policy(make_policy: MakePolicy) -> None:
+    assert make_policy().rules(1).slack == NO_SLACK
+    policy = make_policy(more="defaults: {slack: 2h, slack_percent: 25}\n")
+    assert policy.rules(1).slack == Slack(least_s=2 * HOUR_S, share=0.25)

@@ -87,6 +87,8 @@ def order_of(draft: Draft, queue: str) -> Order:
     if known is None or known.order is None:
         return wide_response_ratio
     match known.order.kind:
+        case OrderKind.RESPONSE_RATIO:
+            return wide_response_ratio
         case OrderKind.FIRST_COME:
             return first_come
         case OrderKind.SHORTEST_FIRST:
@@ -103,6 +105,8 @@ def order_text(draft: Draft, queue: str) -> str:
     if known is None or known.order is None:
         return "short ones first, and who has waited long"
     match known.order.kind:
+        case OrderKind.RESPONSE_RATIO:
+            return "short ones first, and who has waited long"
         case OrderKind.FIRST_COME:
             return "first come, first served"
         case OrderKind.SHORTEST_FIRST:
