@@ -20,8 +20,11 @@ LIMIT_KEYS = (
     "open_reservations", "gpus_at_once", "longest", "gpu_hours_per_week", "furthest_ahead", "far_ahead_gpu_hours",
     "waiting", "disk", "sizes", "queues", "images",
 )  # fmt: skip
-ENFORCED_KEYS = ("open_reservations", "gpus_at_once", "longest")
-"""Limits that admission holds, for each owner and at all times."""
+ENFORCED_KEYS = (
+    "open_reservations", "gpus_at_once", "longest", "furthest_ahead", "waiting", "disk", "sizes", "queues", "images",
+)  # fmt: skip
+"""Limits that admission holds of one owner at all hours; of a group together and within dates all but one."""
+_NOT_OF_MANY = "gpus_at_once"
 HOURS_KEYS = ("hours", "days", *LIMIT_KEYS)
 USER_KEYS = (*LIMIT_KEYS, "by_hour")
 GROUP_KEYS = (*LIMIT_KEYS, "by_hour", "each")
@@ -86,7 +89,7 @@ class LimitReader:
             if inside is None:
                 continue
             span = self._span(begins, ends)
-            own = self._limits(inside)
+            own = self._limits(inside, enforced=_enforced(LimitScope.EACH, span))
             if own != Limits():
                 rules.append(LimitRule(scope=LimitScope.EACH, limits=own, span=span, source=fields.place.source))
             rules += self._rules_below(inside, span)
@@ -120,7 +123,7 @@ class LimitReader:
         return tuple(rules)
 
     def _rules_of(self, fields: Fields, scope: LimitScope, name: str, span: Span | None) -> list[LimitRule]:
-        limits = self._limits(fields)
+        limits = self._limits(fields, enforced=_enforced(scope, span))
         own = LimitRule(scope=scope, name=name, limits=limits, span=span, source=fields.place.source)
         return [*([own] if limits != Limits() else []), *self._by_hour(fields, scope, name, span)]
 
@@ -172,6 +175,12 @@ class LimitReader:
 
     def _words(self, fields: Fields, key: str, known: tuple[str, ...], what: str) -> frozenset[str] | None:
         return frozenset(fields.known_words(key, known, what=what)) if fields.has(key) else None
+
+
+def _enforced(scope: LimitScope, span: Span | None) -> tuple[str, ...]:
+    """Return the keys that are held of whom a rule is about, when it holds."""
+    is_of_many = scope is LimitScope.GROUP or span is not None
+    return tuple(key for key in ENFORCED_KEYS if not (is_of_many and key == _NOT_OF_MANY))
 
 
 def read_order(reader: Reader, fields: Fields) -> QueueOrder | None:

@@ -35,6 +35,7 @@ class ReasonCode(StrEnum):
     INSTEAD = "request.instead"
     # Limits and rights.
     LIMIT = "limit.reached"
+    LIMIT_CHOICE = "limit.not_allowed"
     NOT_YOURS = "rights.not_yours"
     ADMIN_ONLY = "rights.admin_only"
     # The thing that was named.
@@ -106,6 +107,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NOT_AT_THAT_TIME: "no start by {wanted_at} can be promised; the earliest promise is {earliest_at}",
     ReasonCode.INSTEAD: "instead: {gpus} GPUs for {hours}, running by {start_by_at}, done by {end_by_at}",
     ReasonCode.LIMIT: "{owner} would hold {would_be} of at most {limit} ({name}); {remedy}",
+    ReasonCode.LIMIT_CHOICE: "{owner} may not have {what} {value} by the policy; allowed: {allowed}",
     ReasonCode.NOT_YOURS: "reservation {reservation} belongs to someone else",
     ReasonCode.ADMIN_ONLY: "only an admin may {what}",
     ReasonCode.UNKNOWN_RESERVATION: "there is no reservation {reservation}",

@@ -167,7 +167,7 @@ def test_what_is_not_enforced_says_so_with_its_line(make_policy: MakePolicy) -> 
     [
         ("limits: {by_hour: [{hours: 08:00-09:00, gpus_at_once: 4}]}", "limits by_hour number 1: gpus_at_once"),
         ("groups: {g: {members: [a]}}\nlimits: {groups: {g: {gpus_at_once: 4}}}", "limits of group g: gpus_at_once"),
-        ("limits: {users: {ada: {gpus_at_once: 4}}}", "limits of user ada: gpus_at_once"),
+        ("limits: {users: {ada: {gpu_hours_per_week: 4}}}", "limits of user ada: gpu_hours_per_week"),
         ("overrides: [{name: d, from: 2026-05-01, until: 2026-05-02, limits: {gpus_at_once: 4}}]", "gpus_at_once"),
         ("unused: {no_show_after: 30m}", "unused"),
     ],

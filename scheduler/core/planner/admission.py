@@ -5,6 +5,7 @@ Checks values against the policy, the hosts and the limits. Where it would go is
 
 from scheduler.core.plan import BookedSpan, Queue, Reservation, Rules
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.limits import check_limits, gpus_at_once, longest_run_s
 from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Request, ReservationId
 from scheduler.core.spans import FOREVER, Instant
@@ -42,7 +43,7 @@ def check(
     disk_gib, disk_reasons = _disk_size(draft, rules, queue, ask)
     reasons += disk_reasons
     reasons += _check_share(draft, ask)
-    reasons += _check_open_limit(draft, rules, ask)
+    reasons += check_limits(draft, ask, image=image, disk_gib=disk_gib)
     if reasons or queue is None:
         return None, tuple(reasons)
     return (
@@ -98,7 +99,7 @@ def _check_texts(ask: Ask) -> list[Reason]:
 def _check_times(draft: Draft, ask: Ask) -> list[Reason]:
     assert draft.rules is not None
     settings, now = draft.settings, draft.now
-    longest_s = min(settings.longest_run_s, draft.rules.limits.longest_run_s or settings.longest_run_s)
+    longest_s = min(settings.longest_run_s, longest_run_s(draft, ask.owner))
     reasons = []
     if not settings.shortest_run_s <= ask.run_s <= longest_s:
         reasons.append(
@@ -197,29 +198,10 @@ def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
     return reasons
 
 
-def _check_open_limit(draft: Draft, rules: Rules, ask: Ask) -> list[Reason]:
-    limit = rules.limits.open_reservations
-    if limit is None:
-        return []
-    held = sum(1 for r in draft.reservations.values() if r.outcome is None and r.request.owner == ask.owner)
-    if held < limit:
-        return []
-    return [
-        reason(
-            ReasonCode.LIMIT,
-            owner=ask.owner,
-            name="open reservations",
-            would_be=held + 1,
-            limit=limit,
-            remedy="cancel one or wait until one ends",
-        )
-    ]
-
-
 def check_gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> tuple[Reason, ...]:
     """Return a reason when these spans would give an owner more GPUs at one instant than the limit."""
     assert draft.rules is not None
-    limit = draft.rules.limits.gpus_at_once
+    limit = gpus_at_once(draft.rules, request.owner)
     if limit is None:
         return ()
     most = max((_gpus_within(mine, request.gpus, _others(draft, request)) for mine in spans), default=0)

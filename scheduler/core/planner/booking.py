@@ -12,6 +12,7 @@ from scheduler.core.facts import VmEnd
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.limits import gpus_at_once
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode
@@ -148,7 +149,7 @@ def most_gpus_at_once(draft: Draft, reservation: Reservation) -> int:
     More than the limit they have only under a policy that allowed it.
     """
     assert draft.rules is not None
-    limit = draft.rules.limits.gpus_at_once
+    limit = gpus_at_once(draft.rules, reservation.request.owner)
     if limit is None:
         return MOST_GPUS
     return max(limit, _gpus_at_once(draft, reservation.request, reservation.spans))

@@ -42,6 +42,7 @@ from scheduler.core.planner.draft import Draft, LikelyWait
 from scheduler.core.planner.early import start_early
 from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
+from scheduler.core.planner.limits import longest_run_s
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.planner.replanning import compress
 from scheduler.core.planner.settling import close_ended, settle
@@ -209,7 +210,7 @@ def _change_live(
 
 def _extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, ...]:
     assert draft.rules is not None
-    longest_s = min(draft.settings.longest_run_s, draft.rules.limits.longest_run_s or draft.settings.longest_run_s)
+    longest_s = min(draft.settings.longest_run_s, longest_run_s(draft, reservation.request.owner))
     room_s = longest_s - reservation.request.run_s
     if not 0 < by_s <= room_s:
         return (reason(ReasonCode.BAD_DURATION, run_s=by_s, shortest_s=1, longest_s=max(room_s, 0)),)
