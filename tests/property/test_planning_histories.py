@@ -23,7 +23,7 @@ from scheduler.core.intents import (
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Limits
 from scheduler.core.planner.explaining import quote, why
-from scheduler.core.reasons import sentence
+from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from tests.property.worlds import MIDNIGHT, Odds, World, materialise, nights, rules, world
@@ -104,7 +104,9 @@ def ask_first(made: World) -> None:
     made.file(Submit(ask=asked))
     new = made.changes[-1][1].decided[-1]
     admitted = next(r for r in made.changes[-1][1].reservations if r.id == new.reservation)
-    if (quoted.promise, [r.code for r in quoted.reasons]) != (admitted.promise, [r.code for r in new.reasons]):
+    # A refusal says besides what could be had instead.
+    codes = [r.code for r in new.reasons if r.code is not ReasonCode.INSTEAD]
+    if (quoted.promise, [r.code for r in quoted.reasons]) != (admitted.promise, codes):
         made.problems.append(f"{made.now}: quoted {quoted}, got {admitted}")
     made.problems += [
         f"{made.now}: a submit changed the promise of {key}"

@@ -13,6 +13,7 @@ from scheduler.core.converging.desired import Standing, desired_host, run_end_at
 from scheduler.core.facts import DiskFact, GpuFact, GpuState, HostFacts, VmEnd, VmFact
 from scheduler.core.intents import AddHost, ApplyPolicy, FiledIntent, Intent, Materialise
 from scheduler.core.plan import Limits, Plan, PlanChange, Queue, Reservation, Rules, apply, pinned
+from scheduler.core.planner.board import KeptBoard
 from scheduler.core.planner.due import next_plan_due_at
 from scheduler.core.planner.step import step
 from scheduler.core.requests import AtBoundary, HostId, ReservationId, Role
@@ -149,6 +150,7 @@ class World:
         self.changes: list[tuple[Instant, PlanChange]] = []
         self.problems: list[str] = []
         self.steps = 0
+        self.kept = KeptBoard()
         self.log: list[str] = []
 
     # The plan.
@@ -165,10 +167,11 @@ class World:
         """Plan once, judge it and commit it; twice more to see that it is determined and settled."""
         self.steps += 1
         self._excuse_lost()
-        change = self._plan(filed)
+        change = self._plan(filed, kept=self.kept)
         if change.is_empty:
             return change
         before = self.plan
+        # Once on the board that was kept, once on one that is made anew.
         if self.is_checked and self._plan(filed) != change:
             self.problems.append(f"{self.now}: the same step gave two different changes")
         self.plan = apply(before, change)
@@ -192,8 +195,8 @@ class World:
             self.problems.append(f"{self.now}: a second step had something left to do: {_short(again, self.plan)}")
         return change
 
-    def _plan(self, filed: tuple[FiledIntent, ...]) -> PlanChange:
-        return step(self.plan, filed, self.facts, self.now, settings=self.settings, profiles=dgx2)
+    def _plan(self, filed: tuple[FiledIntent, ...], kept: KeptBoard | None = None) -> PlanChange:
+        return step(self.plan, filed, self.facts, self.now, settings=self.settings, profiles=dgx2, kept=kept)
 
     def _excuse_lost(self) -> None:
         """Whoever is booked on GPUs that are out of the plan was hit by a fault."""

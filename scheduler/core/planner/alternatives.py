@@ -65,8 +65,8 @@ class Alternative:
 
 
 def _hours(run_s: int) -> str:
-    minutes = -(-run_s // MINUTE_S)
-    return f"{minutes} min" if minutes < 60 or minutes % 60 else f"{minutes // 60} h"
+    hours, minutes = divmod(-(-run_s // MINUTE_S), 60)
+    return " ".join(f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min")) if number)
 
 
 def alternatives(draft: Draft, ask: Ask, promise: Promise | None, *, most: int = MOST) -> tuple[Alternative, ...]:

@@ -6,18 +6,22 @@ starts: no two lie there. Knows nothing of requests, windows or promises, but fo
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from scheduler.core.calendar.kinds import Kind, kind_of
 from scheduler.core.calendar.making import Calendar, make_calendar
 from scheduler.core.calendar.pure import FIXED, Fit, Place
 from scheduler.core.errors import BrokenInvariant
-from scheduler.core.plan import BookedSpan, Host
-from scheduler.core.requests import HostId, ReservationId
+from scheduler.core.plan import BookedSpan, Host, Plan
+from scheduler.core.requests import HostId, ReservationId, by_number
 from scheduler.core.spans import DAY_S, Instant
 from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Stretch
 
 SpanKey = tuple[HostId, PartitionId, Instant]
+
+MOST_KEYS = 50_000
+"""So many numbers are given to bookings before a board is made anew."""
 
 LOOKS_AHEAD_S = 4 * DAY_S
 """Stretches are worked out for so long at first, and for longer when nothing fits."""
@@ -46,6 +50,11 @@ class Board:
         self._keys: dict[SpanKey, int] = {}
         self._owners: dict[int, tuple[ReservationId, SpanKey]] = {}
         self._unused: list[int] = []
+        self._keys_given = 0
+        self._ends: list[tuple[Instant, int]] = []
+        """A heap of when spans end, with some that have gone since."""
+        self._silent: set[HostId] = set()
+        self._begins_by: dict[HostId, Hashable] = {}
         self._shapes: dict[Hashable, _Shape] = {}
         for host in hosts:
             self.add_host(host)
@@ -68,11 +77,20 @@ class Board:
         """The kinds of hosts, with their numbers."""
         return ((number, profile) for profile, (number, _) in self._kinds.items())
 
-    def set_silent(self, host: HostId, *, is_silent: bool) -> None:
-        self.calendar.set_silent(self._numbers[host], is_silent=is_silent)
+    def set_silent_hosts(self, hosts: frozenset[HostId]) -> None:
+        """Say which hosts do not answer."""
+        for host in self._silent ^ hosts:
+            self.calendar.set_silent(self._numbers[host], is_silent=host in hosts)
+        self._silent = set(hosts)
 
-    def set_begins(self, host: HostId, begin_at: Callable[[int], Instant]) -> None:
-        """Say from when on each set of a host may be booked, by its mask: 0, an instant, or FOREVER."""
+    def set_begins(self, host: HostId, by: Hashable, begin_at: Callable[[int], Instant]) -> None:
+        """Say from when on each set of a host may be booked, by its mask: 0, an instant, or FOREVER.
+
+        `by`: all that it depends on; while that stays nothing is done.
+        """
+        if self._begins_by.get(host) == by:
+            return
+        self._begins_by[host] = by
         number = self._numbers[host]
         for chosen, partition in enumerate(self._profiles[number].partitions):
             at = begin_at(partition.mask)
@@ -102,23 +120,50 @@ class Board:
                 host=span.host,
                 partition=span.partition,
             )
-        key = self._unused.pop() if self._unused else len(self._owners)
+        key = self._unused.pop() if self._unused else self._new_key()
         size = self._kinds[profile][1].sizes[place.set]
         length_s = span.end_at - span.start_at
         self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
         name = (span.host, span.partition, span.start_at)
         self._keys[name] = key
         self._owners[key] = reservation, name
+        heappush(self._ends, (span.end_at, key))
+
+    def advance(self, now: Instant) -> None:
+        """Move on to an instant, and forget what is over."""
+        while self._ends and self._ends[0][0] <= now:
+            _, key = heappop(self._ends)
+            # Its number may have another span by now.
+            if key in self._owners and self.calendar.booking(key).place.end_at <= now:
+                self.calendar.free(key)
+                del self._keys[self._owners.pop(key)[1]]
+                self._unused.append(key)
+        self.calendar.advance(now)
 
     def set_movable(self, span: BookedSpan, fit: Fit, shape: Hashable, due_at: Instant) -> int:
         """Say of a booked span what it is and the latest start that its promise allows; return its number.
 
         It is fixed again by `fix`. The stretches of its shape have to be known.
         """
-        key = self._keys[span.host, span.partition, span.start_at]
-        place = self.calendar.free(key).place
+        name = (span.host, span.partition, span.start_at)
+        old = self._keys[name]
+        place = self.calendar.free(old).place
+        # Numbered in the order in which they come, whatever was on the board before: it is what ties are broken by.
+        key = self._keys[name] = self._new_key()
+        self._owners[key] = self._owners.pop(old)
+        self._unused.append(old)
         self.calendar.book(key, place, fit._replace(shape=self._shapes[shape].number), due_at)
+        heappush(self._ends, (place.end_at, key))
         return key
+
+    def _new_key(self) -> int:
+        self._keys_given += 1
+        return self._keys_given - 1
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether so many numbers were given that a new board is smaller."""
+        return self._keys_given > MOST_KEYS + 4 * len(self._owners)
 
     def fix(self, key: int) -> None:
         """Let a booking stay where it is from now on."""
@@ -151,6 +196,7 @@ class Board:
         name = (span.host, span.partition, span.start_at)
         self._keys[name] = key
         self._owners[key] = reservation, name
+        heappush(self._ends, (span.end_at, key))
         return span
 
     def unbook(self, span: BookedSpan) -> None:
@@ -243,3 +289,55 @@ class Board:
         return BookedSpan(
             start_at=place.start_at, end_at=place.end_at, host=self._hosts[place.host], partition=partition
         )
+
+
+class KeptBoard:
+    """The board of the plan that was decided last: whoever decides next need not make it anew.
+
+    It follows a plan from one version to the next, at the cost of what differs. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+        self._plan: Plan | None = None
+
+    def take(self, plan: Plan, now: Instant) -> Board | None:
+        """Return the board as of a plan, if it can be had for less than making it; the taker puts one back."""
+        board, known = self._board, self._plan
+        self._board = self._plan = None
+        if board is None or known is None or now < board.calendar.now or board.is_worn:
+            return None
+        if known.hosts is not plan.hosts and not _are_alike(known, plan):
+            return None
+        is_same_time = known.windows is plan.windows and known.rules is plan.rules
+        if not is_same_time or known.horizon_at != plan.horizon_at:
+            board.forget_stretches()
+        board.advance(now)
+        changed = [
+            key
+            for key in known.reservations.keys() | plan.reservations.keys()
+            if known.reservations.get(key) is not plan.reservations.get(key)
+        ]
+        for key in changed:
+            if key in known.reservations:
+                for span in known.reservations[key].spans:
+                    board.unbook(span)
+        for key in sorted(changed, key=by_number):
+            if key in plan.reservations:
+                for span in plan.reservations[key].spans:
+                    board.book(key, span)
+        return board
+
+    def put(self, board: Board, plan: Plan) -> None:
+        """Keep a board that is as a plan is."""
+        self._board, self._plan = board, plan
+
+
+def _are_alike(known: Plan, plan: Plan) -> bool:
+    """Whether two plans have the same hosts, as far as a board knows them."""
+    if known.hosts.keys() != plan.hosts.keys():
+        return False
+    return all(
+        (host.profile, host.storage) == (plan.hosts[key].profile, plan.hosts[key].storage)
+        for key, host in known.hosts.items()
+    )

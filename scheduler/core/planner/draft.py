@@ -52,10 +52,12 @@ class Draft:
         *,
         awake_since_at: Instant | None = None,
         likely_wait_s: LikelyWait | None = None,
+        board: Board | None = None,
     ) -> None:
         """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
 
         `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
+        `board`: that of this plan at this instant, if there is one already; it is changed.
         """
         self.likely_wait_s = likely_wait_s
         self.plan = plan
@@ -94,15 +96,14 @@ class Draft:
         for host_id in sorted(facts):
             for vm in facts[host_id].vms:
                 self._vms_of.setdefault(vm.reservation, []).append((host_id, vm))
-        self.board = self._make_board()
+        self.board = self._make_board() if board is None else board
+        self.board.set_silent_hosts(self.silent_hosts)
 
     def _make_board(self) -> Board:
         board = Board(self.hosts.values(), self.now)
         for reservation in self.reservations.values():
             for span in reservation.spans:
                 board.book(reservation.id, span)
-        for host_id in self.silent_hosts:
-            board.set_silent(host_id, is_silent=True)
         return board
 
     def ready_board(self) -> Board:
@@ -110,7 +111,8 @@ class Draft:
         if self._are_begins_stale and self.rules is not None:
             self._are_begins_stale = False
             for host in self.hosts.values():
-                self.board.set_begins(host.id, self._begin_at(host))
+                by = host.is_drained, self.mask_out(host.id), self.late_stops_on(host.id)
+                self.board.set_begins(host.id, by, self._begin_at(host))
         return self.board
 
     def _begin_at(self, host: Host) -> Callable[[int], Instant]:

@@ -58,7 +58,9 @@ def start_early(draft: Draft, only: Iterable[ReservationId] | None = None) -> No
             else:
                 is_started = _start_in_pieces(draft, draft.reservations[reservation.id])
             if is_started:
-                waiting.pop(reservation.id, None)
+                started = waiting.pop(reservation.id, None)
+                if started is not None:
+                    draft.board.fix(started.key)
                 free = _free_sizes(draft, free)
     finally:
         for one in waiting.values():

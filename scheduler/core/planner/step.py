@@ -32,10 +32,11 @@ from scheduler.core.intents import (
     reservation_id,
 )
 from scheduler.core.phases import phase_of
-from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, event
+from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, apply, event
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, refuse
 from scheduler.core.planner.alternatives import alternatives
+from scheduler.core.planner.board import KeptBoard
 from scheduler.core.planner.booking import end, movable, rebook
 from scheduler.core.planner.deciding import add_windows, apply_policy, decide_windows
 from scheduler.core.planner.draft import Draft, LikelyWait
@@ -67,20 +68,34 @@ def step(
     profiles: Callable[[str], HostProfile],
     awake_since_at: Instant | None = None,
     likely_wait_s: LikelyWait | None = None,
+    kept: KeptBoard | None = None,
 ) -> PlanChange:
     """Return what one planning step changes.
 
     `awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
     `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
+    `kept`: the board of the last step, which this one goes on with, and leaves for the next.
     """
-    draft = Draft(plan, facts, now, settings, awake_since_at=awake_since_at, likely_wait_s=likely_wait_s)
+    draft = Draft(
+        plan,
+        facts,
+        now,
+        settings,
+        awake_since_at=awake_since_at,
+        likely_wait_s=likely_wait_s,
+        board=None if kept is None else kept.take(plan, now),
+    )
     _settle_all(draft)
     for filed in intents:
         draft.decided.append(_decide(draft, filed, profiles))
     if intents:
         _settle_all(draft)
     close_ended(draft)
-    return draft.change()
+    change = draft.change()
+    if kept is not None:
+        # What is decided is nearly always committed; if not, the board is brought back to the plan that was.
+        kept.put(draft.board, plan if change.is_empty else apply(plan, change))
+    return change
 
 
 def _settle_all(draft: Draft) -> None:
