@@ -97,7 +97,14 @@ def explain_reservation(id: str, user: Caller, services: Given) -> WhyOut:
     """Say what keeps a reservation from running now; no reasons while it runs."""
     snapshot = services.snapshot()
     account = _account(id, user, services, snapshot)
-    reasons = why(snapshot.plan, snapshot.facts, account.reservation, snapshot.now, services.settings)
+    reasons = why(
+        snapshot.plan,
+        snapshot.facts,
+        account.reservation,
+        snapshot.now,
+        services.settings,
+        used_gpu_s=services.plans.shares.used_gpu_s,
+    )
     return WhyOut(
         id=account.reservation.id,
         phase=account.phase.value,

@@ -199,7 +199,7 @@ class _Loader:
                 at_boundary=fields.choice("at_boundary", AtBoundary.PARK, AtBoundary),
                 is_scratch=fields.truth("scratch", default=False),
                 default_disk_gib=fields.size_gib("default_disk", None, least_gib=1, most_gib=MOST_DISK_GIB),
-                order=read_order(self._reader, fields),
+                order=read_order(fields),
             )
             for name, fields in self._reader.named_groups(top, "queues", "queue", QUEUE_KEYS)
         )

@@ -183,7 +183,7 @@ def _enforced(scope: LimitScope, span: Span | None) -> tuple[str, ...]:
     return tuple(key for key in ENFORCED_KEYS if not (is_of_many and key == _NOT_OF_MANY))
 
 
-def read_order(reader: Reader, fields: Fields) -> QueueOrder | None:
+def read_order(fields: Fields) -> QueueOrder | None:
     """Read who of a queue is next; None: the planner's own order."""
     kind = fields.choice("order", None, OrderKind)
     for key, needed in (("age_cap", OrderKind.SHORTEST_FIRST), ("half_life", OrderKind.FAIR_SHARE)):
@@ -193,8 +193,6 @@ def read_order(reader: Reader, fields: Fields) -> QueueOrder | None:
     half_life_s = fields.duration_s("half_life", _DEFAULT_HALF_LIFE_S, least_s=HOUR_S, most_s=_LONGEST_OF_AN_ORDER_S)
     if kind is None:
         return None
-    if kind is OrderKind.FAIR_SHARE:
-        reader.not_enforced(fields.place_of("order"), f"{fields.where}: order {kind}")
     return QueueOrder(
         kind=kind,
         age_cap_s=age_cap_s if kind is OrderKind.SHORTEST_FIRST else None,

@@ -123,6 +123,7 @@ class PlanTask:
             profiles=self.profiles,
             awake_since_at=self._awake_since_at,
             likely_wait_s=self.plans.waits.likely_wait_s,
+            used_gpu_s=self.plans.shares.used_gpu_s,
             kept=self._kept,
         )
 

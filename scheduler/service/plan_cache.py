@@ -9,6 +9,7 @@ from threading import Lock
 from scheduler.core.plan import Plan, PlanChange, apply
 from scheduler.core.spans import DAY_S, Instant
 from scheduler.service.ports import Clock
+from scheduler.service.shares import SharesCache
 from scheduler.service.waits import WaitsCache
 from scheduler.store.leases import LeaseClaim
 from scheduler.store.store import Store
@@ -24,6 +25,8 @@ class PlanCache:
         self._plan: Plan | None = None
         self.waits = WaitsCache(store)
         """How long people waited of what they were told."""
+        self.shares = SharesCache(store)
+        """How much each owner has used lately."""
 
     def current(self) -> Plan:
         """Return the plan at the version that the database has now."""

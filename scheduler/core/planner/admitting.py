@@ -61,6 +61,7 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         end_by_at=promise.end_by_at,
         booked_at=spans[0].start_at,
         gpus=request.gpus,
+        owner=request.owner,
         likely_at=likely_at(draft, request, promise),
         not_before_at=request.not_before_at,
     )

@@ -35,6 +35,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 LikelyWait = Callable[[int, int], int]
+UsedGpus = Callable[[str, int, Instant], float]
 
 WAIT_FOR_LOOK_S = MINUTE_S
 """So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
@@ -52,14 +53,17 @@ class Draft:
         *,
         awake_since_at: Instant | None = None,
         likely_wait_s: LikelyWait | None = None,
+        used_gpu_s: UsedGpus | None = None,
         board: Board | None = None,
     ) -> None:
         """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
 
         `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
+        `used_gpu_s`: how much an owner has used by now, with a half-life in seconds; None: nobody anything.
         `board`: that of this plan at this instant, if there is one already; it is changed.
         """
         self.likely_wait_s = likely_wait_s
+        self.used_gpu_s = used_gpu_s
         self.plan = plan
         self.facts = facts
         self.now = now

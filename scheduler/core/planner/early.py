@@ -22,7 +22,9 @@ from scheduler.core.planner.placing import fits_of, may_park_at, shape_of, stret
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.rules import OrderKind
-from scheduler.core.spans import Instant
+from scheduler.core.spans import DAY_S, Instant
+
+DEFAULT_HALF_LIFE_S = 14 * DAY_S
 
 WIDE = 8
 """From so many GPUs on a booking gives way only to its like: it finds another place least often."""
@@ -96,7 +98,7 @@ def order_of(draft: Draft, queue: str) -> Order:
         case OrderKind.SHORTEST_FIRST:
             return shortest_first_until(AGE_CAP_S if known.order.age_cap_s is None else known.order.age_cap_s)
         case OrderKind.FAIR_SHARE:
-            # Not kept yet: `policy check` says so.
+            # Among those who have used alike.
             return wide_response_ratio
     assert_never(known.order.kind)
 
@@ -114,7 +116,7 @@ def order_text(draft: Draft, queue: str) -> str:
         case OrderKind.SHORTEST_FIRST:
             return "shortest first"
         case OrderKind.FAIR_SHARE:
-            return "short ones first, and who has waited long; shares are not heeded yet"
+            return "who has used least lately first"
     assert_never(known.order.kind)
 
 
@@ -127,9 +129,16 @@ def turn_of(draft: Draft, reservation: Reservation) -> int | None:
     return sum(1 for other in others if (_turn(draft, other), by_number(other.id)) < mine)
 
 
-def _turn(draft: Draft, reservation: Reservation) -> float:
+def _turn(draft: Draft, reservation: Reservation) -> tuple[float, float]:
+    """Return what those that wait are ordered by: the smallest is tried first."""
     request = reservation.request
-    return order_of(draft, request.queue)(request.gpus, request.run_s, request.submitted_at, draft.now)
+    turn = order_of(draft, request.queue)(request.gpus, request.run_s, request.submitted_at, draft.now)
+    known = draft.rules.queue(request.queue) if draft.rules is not None else None
+    if known is None or known.order is None or known.order.kind is not OrderKind.FAIR_SHARE:
+        return 0, turn
+    half_life_s = known.order.half_life_s or DEFAULT_HALF_LIFE_S
+    used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, draft.now)
+    return used, turn
 
 
 def _make_movable(draft: Draft) -> dict[ReservationId, _Waiting]:

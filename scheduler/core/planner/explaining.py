@@ -13,7 +13,7 @@ from scheduler.core.plan import BookedSpan, Outcome, Plan, Reservation
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, likely_at, without_disk
 from scheduler.core.planner.alternatives import Alternative, alternatives
-from scheduler.core.planner.draft import Draft, LikelyWait
+from scheduler.core.planner.draft import Draft, LikelyWait, UsedGpus
 from scheduler.core.planner.early import order_text, turn_of
 from scheduler.core.planner.outages import lost_gpu, outages
 from scheduler.core.planner.promising import has_started
@@ -99,7 +99,13 @@ def _likely_start_at(draft: Draft, reservation: Reservation, booked_at: Instant)
 
 
 def why(
-    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
+    plan: Plan,
+    facts: Mapping[HostId, HostFacts],
+    reservation: Reservation,
+    now: Instant,
+    settings: Settings,
+    *,
+    used_gpu_s: UsedGpus | None = None,
 ) -> tuple[Reason, ...]:
     """Return what keeps a reservation from running now; empty only while it runs."""
     vms = [vm for host in sorted(facts) for vm in facts[host].vms if vm.reservation == reservation.id]
@@ -119,17 +125,14 @@ def why(
         *_booked_later(plan, reservation, ahead),
         *_out_of_plan(plan, facts, ahead),
         *_pool_is_full(plan, facts, reservation, now, settings),
-        *_its_turn(plan, facts, reservation, now, settings),
+        *_its_turn(reservation, Draft(plan, facts, now, settings, used_gpu_s=used_gpu_s)),
     )
 
 
-def _its_turn(
-    plan: Plan, facts: Mapping[HostId, HostFacts], reservation: Reservation, now: Instant, settings: Settings
-) -> list[Reason]:
+def _its_turn(reservation: Reservation, draft: Draft) -> list[Reason]:
     """Who is tried for an early start before it, by which order; and what would run sooner."""
     if has_started(reservation) or reservation.promise is None:
         return []
-    draft = Draft(plan, facts, now, settings)
     found = []
     turn = turn_of(draft, reservation)
     if turn is not None:
@@ -140,7 +143,7 @@ def _its_turn(
         queue=request.queue,
         gpus=request.gpus,
         run_s=request.run_s,
-        not_before_at=request.not_before_at if (request.not_before_at or 0) > now else None,
+        not_before_at=request.not_before_at if (request.not_before_at or 0) > draft.now else None,
         at_boundary=request.at_boundary,
         image=request.image,
     )

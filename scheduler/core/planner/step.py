@@ -39,7 +39,7 @@ from scheduler.core.planner.alternatives import alternatives
 from scheduler.core.planner.board import KeptBoard
 from scheduler.core.planner.booking import end, movable, rebook
 from scheduler.core.planner.deciding import add_windows, apply_policy, decide_windows
-from scheduler.core.planner.draft import Draft, LikelyWait
+from scheduler.core.planner.draft import Draft, LikelyWait, UsedGpus
 from scheduler.core.planner.early import start_early
 from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
@@ -68,12 +68,14 @@ def step(
     profiles: Callable[[str], HostProfile],
     awake_since_at: Instant | None = None,
     likely_wait_s: LikelyWait | None = None,
+    used_gpu_s: UsedGpus | None = None,
     kept: KeptBoard | None = None,
 ) -> PlanChange:
     """Return what one planning step changes.
 
     `awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
     `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
+    `used_gpu_s`: how much an owner has used by now, with a half-life in seconds; None: nobody anything.
     `kept`: the board of the last step, which this one goes on with, and leaves for the next.
     """
     draft = Draft(
@@ -83,6 +85,7 @@ def step(
         settings,
         awake_since_at=awake_since_at,
         likely_wait_s=likely_wait_s,
+        used_gpu_s=used_gpu_s,
         board=None if kept is None else kept.take(plan, now),
     )
     _settle_all(draft)

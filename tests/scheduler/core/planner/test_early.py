@@ -1,13 +1,17 @@
 """Early starts: who waits starts as soon as that leaves a plan in which every promise holds."""
 
+from functools import partial
+
 import pytest
 
-from scheduler.core.intents import Cancel, Extend, Stop, Submit
+from scheduler.core.intents import Cancel, Extend, FiledIntent, Stop, Submit
 from scheduler.core.plan import Limits, Queue, Reservation
+from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode
-from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId
+from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
 from scheduler.core.rules import OrderKind, QueueOrder, Slack
 from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.profiles.loading import load_profile
 from tests.property.worlds import MIDNIGHT, World, world
 
 HOST = HostId("dgx2-a")
@@ -191,3 +195,30 @@ def test_a_stated_slack_makes_promises_later_for_those_who_wait_and_lets_short_o
     made.run_until(made.now + 3 * DAY_S)
     assert made.problems == []
     assert second
+
+
+def _used(used: dict[str, float], owner: str, _half_life_s: int, _now: int) -> float:
+    return used.get(owner, 0.0)
+
+
+def test_by_fair_share_who_has_used_least_is_tried_first() -> None:
+    queues = (Queue(name="interactive", order=QueueOrder(kind=OrderKind.FAIR_SHARE)), Queue(name="hpc"))
+    made = world(windows=(), queues=queues)
+    one, _ = submit(made, run_s=10 * HOUR_S), submit(made, run_s=10 * HOUR_S)
+    short = submit(made, owner="ada", run_s=2 * HOUR_S)
+    long = submit(made, owner="bob", run_s=6 * HOUR_S)
+    made.run_until(made.now + HOUR_S)
+    plan = made.plan
+    for used, first in (({"ada": 9.0, "bob": 1.0}, long), ({"ada": 1.0, "bob": 9.0}, short), ({}, short)):
+        stop = FiledIntent(seq=99, at=made.now, author="root", role=Role.ADMIN, intent=Stop(reservation=one))
+        change = step(
+            plan,
+            (stop,),
+            made.facts,
+            made.now,
+            settings=made.settings,
+            profiles=load_profile,
+            used_gpu_s=partial(_used, used),
+        )
+        started = [r.id for r in change.reservations if r.spans and r.spans[0].start_at == made.now]
+        assert started == [first]
