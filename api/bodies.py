@@ -23,7 +23,7 @@ MOST_DEPTH = 16
 MOST_VALUES = 10_000
 MOST_DIGITS = 18
 """Digits of a whole number: 64 bits hold them all."""
-_POLICIES = "/policies"
+_WITH_POLICY = ("/policies", "/policies/check", "/policies/diff")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -44,7 +44,7 @@ class BodyLimits:
             return
         headers = Headers(scope=scope)
         path: str = scope["path"]
-        most = MOST_BYTES_OF_POLICY if path.rstrip("/").endswith((_POLICIES, f"{_POLICIES}/check")) else MOST_BYTES
+        most = MOST_BYTES_OF_POLICY if path.rstrip("/").endswith(_WITH_POLICY) else MOST_BYTES
         try:
             async with asyncio.timeout(self._longest_s):
                 body = await _read(receive, headers, most)

@@ -1,26 +1,43 @@
-"""Policies: which are and were applied, what is wrong with a text, and applying one. Read by all, applied by admins."""
+"""Policies: which are and were applied, what is wrong with a text, what it would change, and applying one.
+
+Read by all; tried, applied and rolled back by admins.
+"""
 
 import re
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from api.identity import Admin, Caller
 from api.problems import Problem, refused, unknown
 from api.schemas import (
+    BookingChangeOut,
+    BookingSpanOut,
+    BrokenPromiseOut,
+    Nothing,
     PoliciesOut,
     PolicyAppliedOut,
     PolicyCheckedOut,
+    PolicyDiffOut,
+    PolicyHistoryOut,
     PolicyIn,
     PolicyOut,
     PolicyProblemOut,
+    PolicyVersionOut,
     PolicyWithTextOut,
+    WindowChangeOut,
 )
 from api.services import Given, Services
+from api.showing import shown_promise, shown_reasons
 from api.writing import ACCEPTED, PREFIX, Key, file_and_wait
 from policies.applying import CheckedPolicy, apply_to_plan, check_text
 from policies.problems import Problem as PolicyProblem
 from scheduler.core.intents import ApplyPolicy, Intent
+from scheduler.core.planner.policy_diff import BookingChange, PolicyDiff, WindowChange, policy_diff
 from scheduler.core.reasons import ReasonCode
+from scheduler.service.policy_versions import policy_history
+from scheduler.store.accounts import User
+from scheduler.store.plans import PolicyRecord
 
 router = APIRouter(tags=["policies"])
 
@@ -28,6 +45,8 @@ MOST_TRIES = 3
 """How often windows are made anew because another policy or host came first."""
 _CAME_FIRST = frozenset({ReasonCode.POLICY_STALE, ReasonCode.POLICY_MISSES_HOSTS})
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+MOST_VERSIONS = 500
+"""So many versions are listed at once."""
 
 
 @router.get("/policies")
@@ -48,13 +67,32 @@ def list_policies(user: Caller, services: Given) -> PoliciesOut:
     )
 
 
+@router.get("/policies/history")
+def show_history(
+    user: Caller, services: Given, limit: Annotated[int, Query(ge=1, le=MOST_VERSIONS)] = 50
+) -> PolicyHistoryOut:
+    """List the versions that were applied with the names of their files, newest first."""
+    current = _current(services)
+    return PolicyHistoryOut(
+        current=current,
+        versions=[
+            PolicyVersionOut(
+                version=one.version,
+                applied_at=one.applied_at,
+                author=one.author,
+                is_current=one.version == current,
+                source=one.source,
+                same_text_as=one.same_text_as,
+            )
+            for one in policy_history(services.store, most=limit)
+        ],
+    )
+
+
 @router.get("/policies/{version}")
 def show_policy(version: str, user: Caller, services: Given) -> PolicyWithTextOut:
     """Show one applied version with its text."""
-    record = services.store.policy(int(version)) if _VERSION.fullmatch(version) else None
-    if record is None:
-        remedy = "list the policies to see which were applied"
-        raise unknown("policy version", version, code="policy.unknown", remedy=remedy)
+    record = _record(version, services)
     return PolicyWithTextOut(
         version=record.version,
         applied_at=record.applied_at,
@@ -67,18 +105,54 @@ def show_policy(version: str, user: Caller, services: Given) -> PolicyWithTextOu
 @router.post("/policies/check")
 def check_policy(body: PolicyIn, user: Admin, services: Given) -> PolicyCheckedOut:
     """Say what is wrong with a policy; nothing is applied."""
-    checked = _checked(body, services)
+    checked = _checked(body.text, body.source, services)
     return PolicyCheckedOut(ok=checked.policy is not None, problems=_shown(checked.problems))
+
+
+@router.post("/policies/diff")
+def diff_policy(body: PolicyIn, user: Admin, services: Given) -> PolicyDiffOut:
+    """Say what applying a policy now would change; nothing is applied."""
+    checked = _checked(body.text, body.source, services)
+    if checked.policy is None:
+        raise _invalid(checked)
+    seen = services.snapshot()
+    intent = apply_to_plan(checked.policy, seen.plan, now=seen.now, settings=services.settings)
+    found = policy_diff(seen.plan, seen.facts, intent, seen.now, settings=services.settings, profiles=services.profiles)
+    return _diff_out(found, checked, _current(services), services)
 
 
 @router.post("/policies", status_code=201, responses=ACCEPTED)
 def apply_policy(body: PolicyIn, user: Admin, services: Given, answer: Response, key: Key = None) -> PolicyAppliedOut:
     """Apply a policy: all of it, or nothing."""
+    return _apply(body.text, body.source, user, services, answer, key)
 
+
+@router.post("/policies/{version}/rollback", status_code=201, responses=ACCEPTED)
+def roll_back(
+    version: str, user: Admin, services: Given, answer: Response, key: Key = None, body: Nothing | None = None
+) -> PolicyAppliedOut:
+    """Apply the text of an earlier version as a new one: all of it, or nothing."""
+    record = _record(version, services)
+    if record.version == _current(services):
+        raise Problem(409, "policy.is_current", f"policy version {record.version} holds already; name an earlier one")
+    return _apply(record.text, record.rules.source or "policy.yaml", user, services, answer, key)
+
+
+def _record(version: str, services: Services) -> PolicyRecord:
+    record = services.store.policy(int(version)) if _VERSION.fullmatch(version) else None
+    if record is None:
+        remedy = "list the policies to see which were applied"
+        raise unknown("policy version", version, code="policy.unknown", remedy=remedy)
+    return record
+
+
+def _apply(
+    text: str, source: str, user: User, services: Services, answer: Response, key: str | None
+) -> PolicyAppliedOut:
     def is_same(filed: Intent) -> bool:
-        return isinstance(filed, ApplyPolicy) and (filed.text, filed.rules.source) == (body.text, body.source)
+        return isinstance(filed, ApplyPolicy) and (filed.text, filed.rules.source) == (text, source)
 
-    checked = _checked(body, services)
+    checked = _checked(text, source, services)
     if checked.policy is None:
         raise _invalid(checked)
     for number in range(MOST_TRIES):
@@ -113,10 +187,10 @@ def _applied(seq: int, checked: CheckedPolicy, services: Services, answer: Respo
     )
 
 
-def _checked(body: PolicyIn, services: Services) -> CheckedPolicy:
+def _checked(text: str, source: str, services: Services) -> CheckedPolicy:
     return check_text(
-        body.text,
-        source=body.source,
+        text,
+        source=source,
         now=services.clock.now(),
         settings=services.settings,
         hosts=services.plans.current().hosts.values(),
@@ -146,3 +220,53 @@ def _shown(problems: tuple[PolicyProblem, ...]) -> list[PolicyProblemOut]:
 def _current(services: Services) -> int | None:
     rules = services.plans.current().rules
     return None if rules is None else rules.version
+
+
+def _diff_out(found: PolicyDiff, checked: CheckedPolicy, current: int | None, services: Services) -> PolicyDiffOut:
+    return PolicyDiffOut(
+        current=current,
+        plan_version=found.plan_version,
+        now=found.now,
+        until_at=found.until_at,
+        is_empty=found.is_empty,
+        is_refused=found.is_refused,
+        rules=list(found.rules),
+        windows=[_window_out(change) for change in found.windows],
+        bookings=[_booking_out(change) for change in found.bookings],
+        broken=[
+            BrokenPromiseOut(reservation=one.reservation, owner=one.owner, reason=why)
+            for one, why in zip(found.broken, shown_reasons([one.why for one in found.broken], services), strict=True)
+        ],
+        is_broken_complete=found.is_broken_complete,
+        reasons=shown_reasons(found.refusals, services),
+        owners_hit=list(found.owners_hit),
+        problems=_shown(checked.problems),
+    )
+
+
+def _window_out(change: WindowChange) -> WindowChangeOut:
+    before, after = change.before, change.after
+    return WindowChangeOut(
+        name=change.name,
+        hosts=list(change.hosts),
+        before_start_at=None if before is None else before.start_at,
+        before_end_at=None if before is None else before.end_at,
+        after_start_at=None if after is None else after.start_at,
+        after_end_at=None if after is None else after.end_at,
+        start_moves_s=None if before is None or after is None else after.start_at - before.start_at,
+        end_moves_s=None if before is None or after is None else after.end_at - before.end_at,
+        differs=list(change.differs),
+    )
+
+
+def _booking_out(change: BookingChange) -> BookingChangeOut:
+    return BookingChangeOut(
+        reservation=change.reservation,
+        owner=change.owner,
+        gpus=change.gpus,
+        promise=shown_promise(change.promise),
+        before=[BookingSpanOut(start_at=s.start_at, end_at=s.end_at, host=s.host) for s in change.before],
+        after=[BookingSpanOut(start_at=s.start_at, end_at=s.end_at, host=s.host) for s in change.after],
+        start_moves_s=change.start_moves_s,
+        end_moves_s=change.end_moves_s,
+    )

@@ -453,3 +453,80 @@ class CheckOut(Answer):
 
 class DoctorOut(Answer):
     checks: list[CheckOut]
+
+
+class PolicyVersionOut(PolicyOut):
+    source: str
+    """The name of the file or directory that was applied."""
+    same_text_as: int | None
+    """The newest earlier version with the very same text, of those in this answer."""
+
+
+class PolicyHistoryOut(Answer):
+    current: int | None
+    versions: list[PolicyVersionOut]
+
+
+class WindowChangeOut(Answer):
+    name: str
+    hosts: list[str]
+    before_start_at: InstantOut | None
+    """Null: the window would appear."""
+    before_end_at: InstantOut | None
+    after_start_at: InstantOut | None
+    """Null: the window would vanish."""
+    after_end_at: InstantOut | None
+    start_moves_s: int | None
+    """How much later; negative is earlier."""
+    end_moves_s: int | None
+    differs: list[str]
+    """What else would be different, by the words of the policy file."""
+
+
+class BookingSpanOut(Answer):
+    start_at: InstantOut
+    end_at: InstantOut
+    host: str
+
+
+class BookingChangeOut(Answer):
+    reservation: str
+    owner: str
+    gpus: int
+    promise: PromiseOut | None
+    before: list[BookingSpanOut]
+    """What is left of its booking now."""
+    after: list[BookingSpanOut]
+    start_moves_s: int
+    """How much later; negative is earlier."""
+    end_moves_s: int
+
+
+class BrokenPromiseOut(Answer):
+    reservation: str
+    owner: str
+    reason: ReasonOut
+
+
+class PolicyDiffOut(Answer):
+    current: int | None
+    plan_version: int
+    now: InstantOut
+    until_at: InstantOut
+    """Windows that start from here on are not compared."""
+    is_empty: bool
+    """Nothing would change."""
+    is_refused: bool
+    """It would not be applied: it breaks promises, or `reasons`."""
+    rules: list[str]
+    """What of the other rules would be different, by the words of the policy file."""
+    windows: list[WindowChangeOut]
+    bookings: list[BookingChangeOut]
+    broken: list[BrokenPromiseOut]
+    is_broken_complete: bool
+    reasons: list[ReasonOut]
+    """Why it would be refused besides."""
+    owners_hit: list[str]
+    """Whose booking would move, or whose promise would break."""
+    problems: list[PolicyProblemOut]
+    """Warnings."""

@@ -9,10 +9,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli import policy_diff, policy_versions
 from cli.client import Json, Problem, as_text
 from cli.connecting import AsJson, Connection, tables, with_server
 from cli.output import EXIT_NO, complain
 from cli.policy import FromDate, read_policy_text, show_file, show_text
+from cli.policy_problems import line_in
 from cli.times import instant_in
 from cli.waiting import decided_intent
 
@@ -39,8 +41,8 @@ def apply(
     if as_json:
         print(as_text(answer))
         return
-    for problem_line in answer.get("problems") or []:
-        print(_line(problem_line, file))
+    for one in answer.get("problems") or []:
+        print(line_in(one, file))
     version = answer.get("version")
     print(f"{file} is applied{'' if version is None else f' as version {version}'}. Next: nightshift calendar --for 7d")
 
@@ -129,16 +131,7 @@ def _show_problems(document: Json, file: Path, *, as_json: bool) -> None:
         print(as_text(document))
         return
     for problem in document["problems"]:
-        print(_line(problem, file))
-
-
-def _line(problem: Json, file: Path) -> str:
-    message = str(problem["message"])
-    severity = "" if problem.get("severity") == "error" or message.startswith("warning") else "warning: "
-    # Of a directory, the place names the file in it.
-    name, inside = str(problem.get("file") or ""), file.name or file.resolve().name
-    shown = str(file / name.removeprefix(f"{inside}/")) if name.startswith(f"{inside}/") else str(file)
-    return f"{shown}:{problem['line']}:{problem['column']}: {severity}{message}"
+        print(line_in(problem, file))
 
 
 def mount(app: typer.Typer) -> None:
@@ -150,3 +143,5 @@ def mount(app: typer.Typer) -> None:
         epilog="Examples:\n\n  nightshift policy show --days 14\n\n  nightshift policy show 3\n\n"
         "  nightshift policy show university.yaml --from 2026-03-28 --days 2",
     )(_local_first(with_server(show)))
+    policy_versions.mount(app)
+    policy_diff.mount(app)

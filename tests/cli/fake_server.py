@@ -248,6 +248,12 @@ _TOKENS = [
     {"id": "t-2", "label": "old", "created_at": NOW, "last_used_at": NOW, "revoked_at": NOW},
 ]
 _POLICIES = [{"version": 1, "applied_at": NOW, "author": "admin", "is_current": True}]
+_VERSIONS = [_POLICIES[0] | {"source": "university.yaml", "same_text_as": None}]
+_DIFF: Json = {
+    "current": 1, "plan_version": 3, "now": NOW, "until_at": "2027-02-20T08:08:00Z", "is_empty": True,
+    "is_refused": False, "rules": [], "windows": [], "bookings": [], "broken": [], "is_broken_complete": True,
+    "reasons": [], "owners_hit": [], "problems": [],
+}  # fmt: skip
 _NAME = "(?P<name>[^/]+)"
 
 _ROUTES: tuple[tuple[str, Callable[[FakeServer, re.Match[str], httpx.Request], Json | httpx.Response]], ...] = (
@@ -265,6 +271,9 @@ _ROUTES: tuple[tuple[str, Callable[[FakeServer, re.Match[str], httpx.Request], J
     ("POST /hosts", _admins(_plain(HOST))),
     (f"POST /hosts/{_NAME}(?P<act>/connect|/drain|/undrain)", _admins(_host)),
     ("GET /policies", _plain({"current": 1, "policies": _POLICIES})),
+    ("GET /policies/history", _plain({"current": 1, "versions": _VERSIONS})),
+    ("POST /policies/diff", _admins(_plain(_DIFF))),
+    (r"POST /policies/\d+/rollback", _admins(_plain(_POLICIES[0] | {"version": 2, "problems": []}))),
     (r"GET /policies/\d+", _plain(_POLICIES[0] | {"text": "version: 1\n"})),
     ("POST /policies", _admins(_policy)),
     ("GET /users", _admins(_plain({"users": [_USER, _USER | {"name": "bob", "is_disabled": True}]}))),

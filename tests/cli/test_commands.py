@@ -552,7 +552,7 @@ JSON_COMMANDS = [
     ("host", "connect", "dgx2-a", "qemu:///system"),
     ("user", "ls"), ("user", "add", "bob"), ("user", "token", "ada"), ("user", "tokens", "ada"),
     ("user", "revoke", "t-1"), ("user", "disable", "ada"), ("user", "enable", "ada"), ("policy", "ls"),
-    ("policy", "show"),
+    ("policy", "show"), ("policy", "history"), ("policy", "rollback", "1"),
 ]  # fmt: skip
 
 

@@ -36,7 +36,9 @@ TENANTS = (("ada", 1), ("bela", 2), ("chen", 4))
 TENANTS_RUN_S = 60 * 60
 GRACE_S, MIN_USEFUL_S = 10, 60
 LEAD_S = lead_s(load_profile(PROFILE), gpus=NIGHT_GPUS, grace_s=GRACE_S)
-NIGHT_LASTS_MIN = -(-(LEAD_S + MIN_USEFUL_S) // 60)
+NIGHT_RUNS_MIN = -(-LEAD_S // 60)
+"""No shorter than the lead: a policy's job that cannot run by its own length after its time is refused."""
+NIGHT_LASTS_MIN = -(-LEAD_S // 60) + NIGHT_RUNS_MIN
 NIGHT_IS_AHEAD_S = LEAD_S + MIN_USEFUL_S + 10
 """At least so long from the tenants' asking to the night: nobody is started for less than the bounds and a minute."""
 STARTED_WITHIN_S = starts_within_s(NIGHT_GPUS)
@@ -58,7 +60,7 @@ defaults: {{disk: 1GiB, grace: {grace}s, min_useful: {useful}s, warnings: [1m]}}
 windows:
   - {{name: night, layout: night, opens: "{minute} {hour} * * *", for: {minutes}m, decide: 1m10s, only_if_queued: true}}
 reserve:
-  - {{name: {job}, cron: "{minute} {hour} * * *", for: 1m, gpus: 16, queue: hpc, owner: climate, ahead: 10m}}
+  - {{name: {job}, cron: "{minute} {hour} * * *", for: {runs}m, gpus: 16, queue: hpc, owner: climate, ahead: 10m}}
 """
 
 
@@ -108,6 +110,7 @@ class Day:
                 job=NIGHT_JOB,
                 minute=night_at.minute,
                 hour=night_at.hour,
+                runs=NIGHT_RUNS_MIN,
                 minutes=NIGHT_LASTS_MIN,
                 grace=GRACE_S,
                 useful=MIN_USEFUL_S,

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from cli.address import Address
 from cli.client import Client, Json, Surroundings
 from cli.data_directory import read_children, read_up
 from cli.installation import Installation
+from scheduler.core.errors import NightshiftError
 from scheduler.core.settings import Settings
 from scheduler.profiles.loading import load_profile
 
@@ -21,6 +22,7 @@ HOST = "lab-a"
 STARTS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 11.0
 LOOK_EVERY_S = 0.2
+SHOWN_LINES = 25
 
 
 def starts_within_s(gpus: int) -> float:
@@ -155,10 +157,24 @@ class LabSite:
         return time.monotonic() - began_s
 
     def evidence(self) -> str:
-        """Return the ends of the logs."""
+        """Return what is said of every reservation, and the ends of the logs, without what was asked of the API."""
         files = [self.data.parent / "up.log", *sorted((self.data / "logs").glob("*.log"))]
         return "\n".join(
-            f"== {file.name}\n" + "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
-            for file in files
-            if file.exists()
+            (
+                *self._reservations_now(),
+                *(f"== {file.name}\n" + "\n".join(_last_lines(file)) for file in files if file.exists()),
+            )
         )
+
+    def _reservations_now(self) -> Iterator[str]:
+        try:
+            for found in self.client.get("/reservations", all=True, limit=200)["reservations"]:
+                said = "; ".join(str(reason["sentence"]) for reason in self.why(str(found["id"]))["reasons"])
+                yield f"{found['id']} of {found['owner']}: {found['phase']}: {said}"
+        except (AssertionError, NightshiftError) as error:
+            yield f"what is said of the reservations cannot be had: {error}"
+
+
+def _last_lines(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if " info request " not in line][-SHOWN_LINES:]

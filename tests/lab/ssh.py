@@ -63,4 +63,4 @@ class SshWay:
     def let_in(self, key: Path) -> None:
         """Let the host know a key."""
         public = key.with_suffix(".pub").read_text(encoding="ascii").strip()
-        self.machine.run(f"mkdir -p -m 700 /root/.ssh && echo '{public}' >> /root/.ssh/authorized_keys")
+        self.machine.run(f"mkdir -p -m 700 ~/.ssh && echo '{public}' >> ~/.ssh/authorized_keys")

@@ -218,6 +218,7 @@ def told(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tol
         _be_silent(fleet, site, told, key)
         _lack_a_gpu(fleet, site, told)
         _fail_to_start(fleet, site, told)
+        site.wait_for("nobody is left where all of them ran", lambda: not _has_domains(fleet.sound), within_s=LEAD_S)
         yield told
     finally:
         site.stop()
@@ -294,6 +295,14 @@ def _see_it_run(fleet: Fleet, site: LabSite, reservation: str, within_s: float) 
     ran = Ran(host=site.reservation(reservation)["spans"][-1]["host"], report=_report(fleet.sound, reservation))
     site.cancel(reservation)
     return ran
+
+
+def _has_domains(machine: VirtualDgx2) -> bool:
+    hand = libvirt.open(machine.uri)
+    try:
+        return bool(hand.listAllDomains(0))
+    finally:
+        hand.close()
 
 
 def _report(machine: VirtualDgx2, reservation: str) -> GuestReport:

@@ -1,6 +1,7 @@
 """What a policy would change, before it is applied: windows by name and host, bookings, promises."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -201,3 +202,41 @@ def test_a_window_that_was_decided_stays_and_is_no_change() -> None:
     later = policy(usual(start_s=21 * HOUR_S)[1:], horizon_at=HORIZON_AT)
     found = policy_diff(plan, {}, later, decided_at, settings=SETTINGS, profiles=dgx2)
     assert min(one.before.start_at for one in found.windows if one.before) == MIDNIGHT + DAY_S + 20 * HOUR_S
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_diff_says_what_applying_the_policy_does(seed: int) -> None:
+    random = Random(seed)
+    desk = Desk()
+    for number in range(random.randrange(1, 25)):
+        gpus = random.choice((1, 2, 4, 8, 16, 16))
+        at_boundary = random.choice((AtBoundary.PARK, AtBoundary.FINISH))
+        desk.book(f"u{number % 4}", gpus=gpus, hours=random.randrange(1, 11), at_boundary=at_boundary)
+    start_s, length_s = (random.randrange(least, most) * HOUR_S // 4 for least, most in ((64, 96), (16, 52)))
+    intent = policy(usual(start_s=start_s, length_s=length_s, every_days=random.choice((1, 1, 2))))
+    before = desk.plan
+    found = desk.diff(intent)
+    filed = FiledIntent(seq=99, at=NOW, author="root", role=Role.ADMIN, intent=intent)
+    change = step(before, (filed,), {}, NOW, settings=SETTINGS, profiles=dgx2)
+    assert change.decided[0].is_accepted is not found.is_refused
+    if found.is_refused:
+        assert {one.why for one in found.broken} >= set(change.decided[0].reasons)
+        assert {one.reservation for one in found.broken}.isdisjoint(one.reservation for one in found.bookings)
+        return
+    after = apply(before, change)
+    moved = {one.reservation: one.after for one in found.bookings}
+    for key, reservation in before.reservations.items():
+        spans = moved.get(key, reservation.spans)
+        assert [(s.start_at, s.end_at, s.host) for s in after.reservations[key].spans] == [
+            (s.start_at, s.end_at, s.host) for s in spans
+        ]
+    compared = {(span, host) for span, host in _spans(before) if span.start_at < found.until_at}
+    for one in found.windows:
+        compared -= {(one.before, host) for host in one.hosts if one.before}
+        compared |= {(one.after, host) for host in one.hosts if one.after}
+    far = {(span, host) for span, host in compared ^ _spans(after) if span.start_at < found.until_at}
+    assert not far
+
+
+def _spans(plan: Plan) -> set[tuple[Span, HostId]]:
+    return {(window.span, host) for window in plan.windows.values() for host in window.hosts}
