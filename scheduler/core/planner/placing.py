@@ -145,7 +145,7 @@ def _earliest(draft: Draft, want: Want) -> BookedSpan | None:
             horizon_at=draft.horizon_at,
         )
         found = earlier or found
-    if found is None or (want.stay is None and (found.host, found.partition) not in want.avoid):
+    if found is None or (want.stay is None and found.host not in {host for host, _ in want.avoid}):
         return found
     return _preferred(draft, want, found)
 
@@ -184,27 +184,32 @@ def may_park_at(want: Want, stretch: Stretch) -> bool:
 
 
 def _preferred(draft: Draft, want: Want, found: BookedSpan) -> BookedSpan:
-    """Return where it stays if that is as early, else a place that did not just fail, else what was found."""
+    """Return where it stays if that is as early, else a host on which nothing just failed, else another place."""
     fit_by_profile = dict(
         zip((p for _, p in draft.board.profiles_by_kind if want.gpus in p.sizes), fits_of(draft, want), strict=True)
     )
-    others: list[BookedSpan] = []
+    failed = {host for host, _ in want.avoid}
+    best, best_rank = found, _rank(want, failed, found)
     for host in draft.hosts.values():
         is_out = host.id in draft.silent_hosts and not want.may_use_silent
         fit = fit_by_profile.get(host.profile)
         if fit is None or is_out or (want.storage is not None and host.storage != want.storage):
             continue
         for partition in host.profile.partitions_of_size(want.gpus):
-            place = (host.id, partition.id)
-            is_stay = place == want.stay and found.start_at == want.from_at
-            if not is_stay and (place in want.avoid or (found.host, found.partition) not in want.avoid):
+            other = BookedSpan(start_at=found.start_at, end_at=found.end_at, host=host.id, partition=partition.id)
+            if _rank(want, failed, other) >= best_rank:
                 continue
             span = _piece_at(draft, want, fit, host.id, partition.id, found.start_at)
-            if span is not None and is_stay and place not in want.avoid:
-                return span
             if span is not None:
-                others.append(span)
-    return others[0] if others and (found.host, found.partition) in want.avoid else found
+                best, best_rank = span, _rank(want, failed, span)
+    return best
+
+
+def _rank(want: Want, failed: set[HostId], span: BookedSpan) -> tuple[bool, bool, bool]:
+    """Return how well a place suits of those that are equally early; the least is best."""
+    place = (span.host, span.partition)
+    is_elsewhere = want.stay is not None and (place != want.stay or span.start_at != want.from_at)
+    return place in want.avoid, is_elsewhere, span.host in failed
 
 
 def _piece_at(

@@ -127,6 +127,18 @@ def test_what_could_not_be_started_before_it_had_a_disk_goes_to_a_host_with_othe
     assert made.problems == []
 
 
+def test_a_small_one_that_could_not_be_started_leaves_the_host_and_not_only_the_block() -> None:
+    made = day(TWO_HOSTS)
+    made.full_pools |= {A, B}
+    made.odds.start_fails = 1.0
+    one = submit(made, gpus=1)
+    made.run_until(made.now + 4 * HOUR_S)
+    vms = [(vm.asked_at, host) for host, facts in made.facts.items() for vm in facts.vms if vm.reservation == one]
+    hosts = [host for _, host in sorted(vms)]
+    assert hosts[:4] == [A, A, A, B]
+    assert made.problems == []
+
+
 def test_a_guest_that_ran_when_its_host_fell_silent_stays_where_it_is() -> None:
     made = day(TWO_HOSTS)
     one = submit(made, run_s=5 * HOUR_S)
