@@ -33,7 +33,8 @@ from api.writing import ACCEPTED, PREFIX, Key, file_and_wait
 from policies.applying import CheckedPolicy, apply_to_plan, check_text
 from policies.problems import Problem as PolicyProblem
 from scheduler.core.intents import ApplyPolicy, Intent
-from scheduler.core.planner.policy_diff import BookingChange, PolicyDiff, WindowChange, policy_diff
+from scheduler.core.planner.policy_diff import BookingChange, PolicyDiff, policy_diff
+from scheduler.core.planner.window_changes import WindowChange
 from scheduler.core.reasons import ReasonCode
 from scheduler.service.policy_versions import policy_history
 from scheduler.store.accounts import User
@@ -117,7 +118,16 @@ def diff_policy(body: PolicyIn, user: Admin, services: Given) -> PolicyDiffOut:
         raise _invalid(checked)
     seen = services.snapshot()
     intent = apply_to_plan(checked.policy, seen.plan, now=seen.now, settings=services.settings)
-    found = policy_diff(seen.plan, seen.facts, intent, seen.now, settings=services.settings, profiles=services.profiles)
+    found = policy_diff(
+        seen.plan,
+        seen.facts,
+        intent,
+        seen.now,
+        settings=services.settings,
+        profiles=services.profiles,
+        likely_wait_s=services.plans.waits.likely_wait_s,
+        used_gpu_s=services.plans.shares.used_gpu_s,
+    )
     return _diff_out(found, checked, _current(services), services)
 
 

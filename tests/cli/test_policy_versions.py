@@ -123,3 +123,13 @@ def test_a_diff_of_a_policy_with_errors_names_their_lines(root: CommandLine, tmp
     assert ran.out.startswith(f"{file}:3:7: policy zone is not a zone")
     assert f"nightshift policy check {file}" in ran.one_line
     assert json.loads(root("policy", "diff", file, "--json").out)["code"] == "policy.invalid"
+
+
+def test_a_diff_of_more_rows_than_anybody_reads_says_how_many_are_left_out(
+    root: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.policy_diff.MOST_ROWS", 1)
+    found = root("policy", "diff", written(tmp_path, LATER.replace("0 21 * * *", "0 21 * * mon-fri"))).out
+    assert "… and 1 more; --json has them all" in found
+    assert "moves" in found
+    assert "vanishes" not in found
