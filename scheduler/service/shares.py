@@ -14,6 +14,8 @@ from scheduler.core.spans import DAY_S, Instant
 from scheduler.store.store import Store
 
 READ_AT_ONCE = 2_000
+MOST_REMEMBERED = 100_000
+"""The use of older reservations is counted as far as it was when they were forgotten."""
 PROMISED, RUNNING = "reservation.promised", "vm.running"
 OFF = ("vm.off", "vm.vanished")
 KEPT_S = 180 * DAY_S
@@ -78,6 +80,8 @@ class SharesCache:
             owner, gpus = facts.get("owner"), facts.get("gpus")
             if isinstance(owner, str) and isinstance(gpus, int):
                 self._asked[reservation] = owner, gpus
+                if len(self._asked) > MOST_REMEMBERED:
+                    del self._asked[next(iter(self._asked))]
             return
         if event.kind == RUNNING:
             self._running.setdefault(reservation, event.at)

@@ -15,6 +15,8 @@ from scheduler.store.store import Store
 LOOKS_BACK = 20_000
 """So many of the latest events are read at first."""
 READ_AT_ONCE = 2_000
+MOST_REMEMBERED = 50_000
+"""So many are remembered that have not run: most of them never will."""
 
 PROMISED, RUNNING = "reservation.promised", "vm.running"
 
@@ -65,6 +67,8 @@ class WaitsCache:
             return
         if event.kind == PROMISED:
             self._promised[event.reservation] = event
+            if len(self._promised) > MOST_REMEMBERED:
+                del self._promised[next(iter(self._promised))]
             return
         promised = self._promised.pop(event.reservation, None)
         score = None if promised is None else score_of(promised, event)

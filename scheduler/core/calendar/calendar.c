@@ -490,8 +490,11 @@ static void give(Calendar *c, i32 key, const Place *place) {
     }
 }
 
+static int is_booked(const Calendar *c, i32 key) { return key >= 0 && key < c->room && c->bookings[key].used; }
+
 i32 calendar_book(Calendar *c, i32 key, const Place *place, const Fit *fit, i64 due) {
     if (c->is_broken) return NO_MEMORY;
+    if (key < 0) return NO_PLACE;
     if (key < c->room && c->bookings[key].used) return TAKEN;
     if (!calendar_is_free(c, place->host, place->set, place->start, place->end)) return BUSY;
     i32 was = c->room;
@@ -727,6 +730,7 @@ i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes,
 i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
     i32 count = 0;
     for (i32 i = 0; i < n; i++) {
+        if (!is_booked(c, keys[i])) return NO_PLACE;
         Booking booking = c->bookings[keys[i]];
         if (calendar_free_key(c, keys[i])) return NO_MEMORY;
         Place place;
@@ -741,6 +745,7 @@ i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
 i32 calendar_relax(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
     i32 count = 0;
     for (i32 i = 0; i < n; i++) {
+        if (!is_booked(c, keys[i])) return NO_PLACE;
         Booking booking = c->bookings[keys[i]];
         if (calendar_free_key(c, keys[i])) return NO_MEMORY;
         Place place;
@@ -753,7 +758,8 @@ i32 calendar_relax(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
 
 /* Book bookings anew in this order, each at its earliest place by its promise, and return 1; or leave all as it is. */
 i32 calendar_rebook(Calendar *c, const i32 *keys, i32 n, i64 most_gpu_s, i64 *total) {
-    Booking *before = malloc((size_t)(n ? n : 1) * sizeof(Booking));
+    for (i32 i = 0; i < n; i++) if (!is_booked(c, keys[i])) return NO_PLACE;
+    Booking *before = calloc(n > 0 ? (size_t)n : 1, sizeof(Booking));
     if (!before) return NO_MEMORY;
     i32 done = 0, outcome = 0;
     *total = 0;
@@ -816,6 +822,7 @@ static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *opt
 /* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved. */
 i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
     if (most > MOST_DISPLACED) most = MOST_DISPLACED;
+    if (!is_booked(c, key)) return NO_PLACE;
     Booking mine = c->bookings[key];
     if (calendar_free_key(c, key)) return NO_MEMORY;
     const Fit *fit = &mine.fit;

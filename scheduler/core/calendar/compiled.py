@@ -18,7 +18,7 @@ from scheduler.core.spans import FOREVER, Instant
 LIBRARY = "_calendar.so"
 VERSION = 2
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
-_BUSY, _TAKEN = -1, -2
+_BUSY, _TAKEN, _NO_PLACE = -1, -2, -4
 
 
 class _Place(Structure):
@@ -270,6 +270,8 @@ def _told(place: _Place) -> Place:
 
 
 def _checked(outcome: int) -> int:
+    if outcome == _NO_PLACE:
+        raise KeyError("a booking that is not there")
     if outcome < 0:
         raise MemoryError(f"the calendar could not go on: {outcome}")
     return outcome

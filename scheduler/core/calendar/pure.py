@@ -40,6 +40,7 @@ MOST_FREE = 64
 MOST_TRIES = 4
 """On so many of them it is tried."""
 
+MOST_EVER_DISPLACED = 64
 MOST_DISPLACED = 8
 """So many bookings are placed anew for one that starts early."""
 
@@ -674,6 +675,7 @@ class PureCalendar:
 
         Others of more than `widest` GPUs stay. Returns the bookings that moved, itself first.
         """
+        most = min(most, MOST_EVER_DISPLACED)
         mine = self.free(key)
         place = self.earliest(mine.fit, self.now, self.now)
         if place is not None and place.end_at - place.start_at == mine.fit.whole_s:

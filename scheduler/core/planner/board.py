@@ -73,6 +73,11 @@ class Board:
         self.forget_stretches()
 
     @property
+    def hosts(self) -> list[HostId]:
+        """The hosts in the order of their numbers."""
+        return self._hosts
+
+    @property
     def profiles_by_kind(self) -> Iterable[tuple[int, HostProfile]]:
         """The kinds of hosts, with their numbers."""
         return ((number, profile) for profile, (number, _) in self._kinds.items())
@@ -308,6 +313,9 @@ class KeptBoard:
         if board is None or known is None or now < board.calendar.now or board.is_worn:
             return None
         if known.hosts is not plan.hosts and not _are_alike(known, plan):
+            return None
+        # Numbered as a new board would number them: ties are broken by it.
+        if board.hosts != sorted(plan.hosts):
             return None
         is_same_time = known.windows is plan.windows and known.rules is plan.rules
         if not is_same_time or known.horizon_at != plan.horizon_at:

@@ -409,8 +409,10 @@ class _Saved:
     def restore(self, draft: Draft) -> None:
         draft.swap_reservations(self.reservations)
         draft.disks = self.disks
-        draft.windows = self.windows
-        draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
-        draft.forget_windows()
+        before = draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at
+        if draft.windows != self.windows or before != self.rules:
+            draft.windows = self.windows
+            draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
+            draft.forget_windows()
         del draft.events[self.events :]
         draft.is_room_freed = self.is_room_freed

@@ -50,15 +50,14 @@ def start_early(draft: Draft, only: Iterable[ReservationId] | None = None) -> No
     if not chosen:
         return
     chosen.sort(key=lambda r: (_turn(draft, r), by_number(r.id)))
-    waiting = _make_movable(draft)
+    waiting = _make_movable(draft, draft.reservations.values())
     try:
         for reservation in chosen:
             if reservation.request.gpus not in free:
                 continue
-            if reservation.id in waiting:
-                is_started = _start(draft, waiting, reservation.id)
-            else:
-                is_started = _start_in_pieces(draft, draft.reservations[reservation.id])
+            is_started = reservation.id in waiting and _start(draft, waiting, reservation.id)
+            if not is_started and (reservation.id not in waiting or _is_worth_another_look(draft, reservation)):
+                is_started = _start_elsewhere(draft, waiting, reservation.id)
             if is_started:
                 started = waiting.pop(reservation.id, None)
                 if started is not None:
@@ -141,11 +140,11 @@ def _turn(draft: Draft, reservation: Reservation) -> tuple[float, float]:
     return used, turn
 
 
-def _make_movable(draft: Draft) -> dict[ReservationId, _Waiting]:
-    """Tell the board of all that wait in one piece how they may be moved."""
+def _make_movable(draft: Draft, reservations: Iterable[Reservation]) -> dict[ReservationId, _Waiting]:
+    """Tell the board of those that wait in one piece how they may be moved."""
     found: list[tuple[Reservation, BookedSpan, Fit, Hashable, Instant]] = []
     latest_at: dict[Hashable, Instant] = {}
-    for reservation in draft.reservations.values():
+    for reservation in reservations:
         if not _may_start_early(draft, reservation) or len(reservation.spans) != 1:
             continue
         span, promise = reservation.spans[0], reservation.promise
@@ -217,8 +216,29 @@ def _is_well(draft: Draft, reservation: Reservation) -> bool:
     return peak_gib <= room_gib
 
 
-def _start_in_pieces(draft: Draft, reservation: Reservation) -> bool:
-    """Start one of several pieces now, if nobody is in its way."""
+def _is_worth_another_look(draft: Draft, reservation: Reservation) -> bool:
+    """Whether one of one piece may find a place now that the board has not tried: of another kind, or with room for it.
+
+    The board looks on hosts of one kind, and knows nothing of disk pools.
+    """
+    want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+    return any(
+        draft.board.earliest(
+            fit,
+            draft.now,
+            draft.now,
+            shape=shape_of(want),
+            stretches=partial(stretches_for, draft, want),
+            may_park=partial(may_park_at, want),
+            horizon_at=draft.horizon_at,
+        )
+        for fit in fits_of(draft, want)
+    )
+
+
+def _start_elsewhere(draft: Draft, waiting: dict[ReservationId, _Waiting], reservation_id: ReservationId) -> bool:
+    """Start one now wherever nobody is in its way: in one piece or several, on any host that has room for it."""
+    reservation = draft.reservations[reservation_id]
     if len(movable(draft, reservation)) != len(reservation.spans):
         return False
     keeps = keeps_promise(draft, reservation)
@@ -230,4 +250,9 @@ def _start_in_pieces(draft: Draft, reservation: Reservation) -> bool:
             and not check_gpus_at_once(draft, reservation.request, spans)
         )
 
-    return rebook(draft, reservation, reach=Reach.ANSWERING, accept=starts_now)
+    was_movable = waiting.pop(reservation_id, None) is not None
+    is_started = rebook(draft, reservation, reach=Reach.ANSWERING, accept=starts_now)
+    if was_movable and not is_started:
+        # It was taken out and put back: the board has to be told again.
+        waiting.update(_make_movable(draft, [draft.reservations[reservation_id]]))
+    return is_started

@@ -20,6 +20,9 @@ from scheduler.core.windows import Stretch, Stretches
 MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
+MOST_STORAGES = 16
+"""So many storages are looked at for one that has room for a disk."""
+
 MOST_DISK_WAITS = 32
 """How many ends of disks are tried before a placement gives up."""
 
@@ -66,11 +69,29 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
         room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
         if room_at is None:
             return spans
+        if want.storage is None:
+            return _where_disks_have_room(draft, want, spans[0].start_at)
         if want.only_at or room_at >= draft.horizon_at:
             return None
         from_at = max(room_at, from_at + 1)
         first = _earliest(draft, replace(want, from_at=from_at))
     return None
+
+
+def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[BookedSpan, ...] | None:
+    """Return the earliest booking on any storage, where the one that was looked at has no room at an instant.
+
+    Storages that have room then come first, and no more than a few are looked at.
+    """
+
+    def has_room(storage: str) -> bool:
+        room = draft.pool_room_gib(storage, is_scratch=want.is_scratch)
+        peak = draft.pool_peak_gib(storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1)
+        return peak + want.disk_gib <= room
+
+    storages = sorted({host.storage for host in draft.hosts.values()}, key=lambda name: (not has_room(name), name))
+    found = [place(draft, replace(want, storage=storage)) for storage in storages[:MOST_STORAGES]]
+    return min(filter(None, found), key=lambda spans: (spans[0].start_at, spans[-1].end_at), default=None)
 
 
 def _disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage: str) -> Instant | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from scheduler.core.calendar.kinds import kind_of
 from scheduler.core.connect import connect_problem, machine_of
 from scheduler.core.errors import NightshiftError
 from scheduler.core.facts import HostFacts, VmEnd
@@ -308,6 +309,7 @@ def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfi
     profile: HostProfile | None = None
     try:
         profile = profiles(intent.profile)
+        kind_of(profile)
         problem = f"its profile calls itself {profile.name!r}; use that name"
     except NightshiftError as error:
         problem = error.message

@@ -268,6 +268,19 @@ def test_what_is_booked_cannot_be_booked_again(make: Make) -> None:
         calendar.end_at(1, 16)
 
 
+def test_what_is_not_booked_cannot_be_moved(make: Make) -> None:
+    calendar = make(0)
+    calendar.add_host(aligned_kind(4))
+    for move in (
+        lambda: calendar.start_now(7, widest=8),
+        lambda: calendar.compact([7]),
+        lambda: calendar.relax([77_777]),
+        lambda: calendar.free(7),
+    ):
+        with pytest.raises(KeyError):
+            move()
+
+
 @pytest.mark.parametrize(("size", "hosts"), list(product((1, 2, 4, 8, 16), (1, 3))))
 def test_an_empty_fleet_takes_what_fills_it_at_once(make: Make, size: int, hosts: int) -> None:
     calendar = make(0)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from scheduler.core.intents import Cancel, Extend, FiledIntent, Stop, Submit
+from scheduler.core.intents import AddHost, Cancel, Extend, FiledIntent, Stop, Submit
 from scheduler.core.plan import Limits, Queue, Reservation
 from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode
@@ -222,3 +222,55 @@ def test_by_fair_share_who_has_used_least_is_tried_first() -> None:
         )
         started = [r.id for r in change.reservations if r.spans and r.spans[0].start_at == made.now]
         assert started == [first]
+
+
+def add_host(made: World, host: str, storage: str, profile: str) -> None:
+    made.file(
+        AddHost(
+            host=HostId(host),
+            profile=profile,
+            storage=storage,
+            policy_version=1,
+            horizon_at=made.plan.horizon_at,
+        )
+    )
+
+
+@pytest.mark.parametrize("kept_gib", [100, 900])
+def test_a_full_pool_on_one_host_does_not_keep_anybody_from_starting_on_another(kept_gib: int) -> None:
+    made = world(hosts={"h1": "a"}, windows=(), profile="dgx-2/small-pool")
+    add_host(made, "h2", "b", "dgx-2/small-pool")
+    for _ in range(2):
+        submit(made, run_s=HOUR_S // 2, disk_gib=kept_gib)
+    made.run_until(made.now + 2 * HOUR_S)
+    others = [submit(made, owner=f"k{n}", run_s=(4 if n < 2 else 3) * HOUR_S, disk_gib=10) for n in range(4)]
+    made.run_until(made.now + 15 * 60)
+    one = submit(made, owner="carl", run_s=2 * HOUR_S, disk_gib=1000)
+    assert start_of(made, one) > made.now
+    made.file(*[Cancel(reservation=others[n]) for n in (0, 2, 3)])
+    made.run_until(made.now + HOUR_S)
+    assert start_of(made, one) <= made.now
+    assert made.problems == []
+
+
+@pytest.mark.parametrize("profile", ["dgx-2", "dgx-2/small-pool"])
+def test_whoever_waits_starts_early_on_a_host_of_another_kind_too(profile: str) -> None:
+    made = world(windows=())
+    add_host(made, "h2", "b", profile)
+    others = [submit(made, owner=f"k{n}", run_s=(4 if n < 2 else 8) * HOUR_S) for n in range(4)]
+    one = submit(made, owner="carl", run_s=3 * HOUR_S)
+    made.run_until(made.now + HOUR_S // 2)
+    for key in others:
+        if get(made, key).spans[0].host == "h2":
+            made.file(Cancel(reservation=key))
+    made.run_until(made.now + HOUR_S // 2)
+    assert start_of(made, one) <= made.now
+    assert made.problems == []
+
+
+def test_hosts_are_numbered_by_name_however_they_came() -> None:
+    made = world(hosts={"h5": "b"}, windows=())
+    add_host(made, "h1", "a", "dgx-2")
+    for _ in range(3):
+        submit(made, gpus=4)
+    assert made.problems == [], "the board that is kept gives what a new one gives"

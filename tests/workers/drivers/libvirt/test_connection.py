@@ -156,7 +156,8 @@ def test_a_connection_that_is_closed_lets_go_of_everything(monkeypatch: pytest.M
     connection.ask(lambda conn: conn.getHostname(), what="look")
     connection.close()
     assert closed.wait(10)
-    assert left == [0], "libvirt keeps a connection open as long as anybody is to be told of something"
+    # Others may be closed meanwhile, by the threads of earlier tests: none keeps anything.
+    assert set(left) == {0}, "libvirt keeps a connection open as long as anybody is to be told of something"
 
 
 def test_what_happens_on_a_host_is_told_until_the_end(connection: Connection) -> None:
