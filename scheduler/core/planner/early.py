@@ -39,12 +39,11 @@ class _Waiting:
     key: int
 
 
-def start_early(draft: Draft, only: Iterable[ReservationId] | None = None) -> None:
-    """Start whoever may start now; `only`: of these."""
+def start_early(draft: Draft) -> None:
+    """Start whoever may start now."""
     if draft.rules is None:
         return
-    chosen = [draft.reservations[key] for key in (draft.reservations if only is None else only)]
-    chosen = [r for r in chosen if _may_start_early(draft, r)]
+    chosen = [r for r in draft.reservations.values() if _may_start_early(draft, r)]
     free = _free_sizes(draft, {r.request.gpus for r in chosen})
     chosen = [r for r in chosen if r.request.gpus in free]
     if not chosen:
