@@ -52,7 +52,9 @@ def _settle_one(draft: Draft, reservation: Reservation) -> None:
     if current is not None and current.off_at is not None and _ended_while_parked(draft, reservation, vms, current):
         return
     if current is not None and current.running_at is not None and current.off_at is None:
-        _settle_running(draft, reservation, vms, current)
+        # One that was asked to stop will be started again: the lead of what follows is not given back.
+        if current.stop_asked_at is None:
+            _settle_running(draft, reservation, vms, current)
     else:
         settle_held_up(draft, reservation, vms)
     reservation = draft.reservations[reservation.id]

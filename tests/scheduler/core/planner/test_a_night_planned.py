@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.core.facts import VmEnd
-from scheduler.core.intents import Submit
+from scheduler.core.intents import Cancel, Submit
 from scheduler.core.plan import PlanChange, Reservation
 from scheduler.core.requests import Ask, Promise, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
@@ -174,3 +174,21 @@ def test_a_job_asked_for_after_the_release_waits_for_the_next_night(morning: Wor
     late = ReservationId(f"r-{morning.seq}")
     assert spans(morning, late)[0][0] == at("20:00", 1)
     assert tonight(morning).state is WindowState.RELEASED
+
+
+def test_a_night_that_is_called_off_while_tenants_are_told_to_leave_costs_nobody_hours() -> None:
+    made = world(odds=Odds(ignores_grace=0))
+    made.run_until(at("17:00"))
+    made.file(Submit(ask=Ask(owner="climate", queue="hpc", gpus=16, run_s=10 * HOUR_S)))
+    job = ReservationId(f"r-{made.seq}")
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=8, run_s=6 * HOUR_S)))
+    tenant = ReservationId(f"r-{made.seq}")
+    made.run_until(at("19:30"))
+    made.file(Cancel(reservation=job))
+    made.run_until(at("20:00", day=1))
+    ran = [vm for facts in made.facts.values() for vm in facts.vms if vm.reservation == tenant]
+    assert next(vm.stop_asked_at for vm in ran) == at("20:00")
+    delivered_s = sum((vm.off_at or 0) - (vm.running_at or 0) for vm in ran)
+    assert len(ran) == 2
+    assert delivered_s >= 6 * HOUR_S
+    assert made.problems == []
