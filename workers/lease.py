@@ -44,8 +44,7 @@ class Lease:
         held_s = now_s - self._renewed_machine_s
         is_unbroken = self._token is not None and held_s < self._settings.lease_machine_s
         # A machine's clock may be put back: then nobody knows how long it was held, and it is renewed.
-        is_fresh = 0 <= held_s < self._settings.lease_renew_machine_s
-        if is_unbroken and (is_fresh or self._take(self.token, now_s)):
+        if is_unbroken and (self._is_fresh() or self._take(self.token, now_s)):
             return False
         token = self._new_token()
         self._token = token if self._take(token, now_s) else None
@@ -57,6 +56,9 @@ class Lease:
 
         For calls to a host, which may take longer than a lease. One that was lost is not taken anew.
         """
+        if not self._is_fresh():
+            # Here and not beside: the thread that follows has nothing to do while calls are quick.
+            self._renew(self.token)
         is_over = Event()
         renewing = Thread(target=self._renew_until, args=(is_over, self.token), name="lease", daemon=True)
         renewing.start()
@@ -69,11 +71,14 @@ class Lease:
     def _renew_until(self, is_over: Event, token: str) -> None:
         every_s = self._settings.lease_renew_machine_s
         held_s = self._clock.machine_s() - self._renewed_machine_s
-        wait_s, left_s = max(0.0, every_s - max(0.0, held_s)), KEPT_MACHINE_S
+        wait_s, left_s = every_s - held_s if 0 <= held_s < every_s else every_s, KEPT_MACHINE_S
         while left_s > 0 and not is_over.wait(wait_s):
             if not self._renew(token):
                 return
             wait_s, left_s = every_s, left_s - every_s
+
+    def _is_fresh(self) -> bool:
+        return 0 <= self._clock.machine_s() - self._renewed_machine_s < self._settings.lease_renew_machine_s
 
     def _renew(self, token: str) -> bool:
         """Renew it if it is held; False when it is not. A database that does not answer may do so before its end."""
