@@ -22,6 +22,9 @@ from scheduler.core.topology import PartitionId
 
 Place = tuple[HostId, PartitionId]
 
+TIMED_OUT = "driver.timeout"
+"""How the problem of a start begins whose call did not end within its limit."""
+
 MOST_GPUS = 1 << 31
 """More GPUs than anybody can have: there is no limit."""
 
@@ -216,7 +219,9 @@ def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
         return True
     vms = draft.vms_of(reservation.id)
     have_all_failed = all(vm.end is VmEnd.START_FAILED and vm.up_at is None for _, vm in vms)
-    return len(vms) < reservation.generation or not have_all_failed
+    # What did not end in its time goes on, and may leave a disk there yet.
+    may_go_on = any(vm.problem.startswith(TIMED_OUT) for _, vm in vms)
+    return len(vms) < reservation.generation or not have_all_failed or may_go_on
 
 
 def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
