@@ -237,9 +237,12 @@ def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
         return
     # Not the first of all: that one may have passed without a start.
     first = next((span for span in reservation.spans if span.end_at > draft.now), reservation.spans[-1])
-    draft.disks[disk.id] = replace(
-        disk, storage=draft.hosts[first.host].storage, from_at=first.start_at, until_at=until_at
-    )
+    if has_started(reservation):
+        # What was told of its retention stays, even where no disk was ever made.
+        from_at, until_at = min(disk.from_at, first.start_at), max(disk.until_at, until_at)
+    else:
+        from_at = first.start_at
+    draft.disks[disk.id] = replace(disk, storage=draft.hosts[first.host].storage, from_at=from_at, until_at=until_at)
 
 
 def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
