@@ -416,6 +416,9 @@ class Life:
         for host in self.hosts:
             home.workers[host].is_woken = True
         home.look()
+        if any(facts.unreachable_since_at == now for facts in home.facts.values()):
+            # The fault may be over by the second look.
+            return
         commits = self.commits
         for host in self.hosts:
             self._read(host)

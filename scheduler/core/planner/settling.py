@@ -160,6 +160,9 @@ def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: Book
     """Whether hours were lost through no doing of the guest: a host's fault, or a start that took over its bound."""
     if any(vm.end in HOST_FAULTS for _, vm in vms):
         return True
+    if any(not past.is_pinned and past.start_at < past.end_at <= draft.now for past in reservation.spans):
+        # Nothing was ever started in it: a host did not answer, or did not get to it.
+        return True
     bound_at = span.start_at + draft.lead_s(draft.hosts[span.host].profile, reservation.request.gpus)
     # The first start on it: what a guest lost by crashing and starting again is its own.
     first = next(((host, vm) for host, vm in vms if vm.asked_at >= span.start_at), None)
