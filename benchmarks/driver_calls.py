@@ -123,17 +123,17 @@ def chain_of(calls: Iterable[Call], spec: DomainSpec) -> Chain:
     start = _last(made, "start", spec.uuid)
     define = _last(made, "define", spec, before_s=start.began_s)
     activate = _last(made, "activate", spec.partition, before_s=define.began_s)
-    bind = _last(made, "bind", spec.devices, before_s=activate.began_s)
-    disk = _last(made, "create_disk", spec.disk, before_s=bind.began_s)
+    disk = _last(made, "create_disk", spec.disk, before_s=activate.began_s)
+    bind = _last(made, "bind", spec.devices, before_s=disk.began_s)
     return Chain(
         spec=spec,
-        began_s=disk.began_s,
+        began_s=bind.began_s,
         created_s=start.ended_s,
         step_s={
             "disk": disk.took_s,
             "bind": bind.took_s,
             # Looks are not only made by chains; this one lies between two calls that are.
-            "check": activate.began_s - bind.ended_s,
+            "check": activate.began_s - disk.ended_s,
             "activate": activate.took_s,
             "define": define.took_s,
             "create": start.took_s,

@@ -47,8 +47,8 @@ def call(verb: str, argument: object, began_s: float, took_s: float) -> Call:
 def start_of(spec: DomainSpec, began_s: float) -> tuple[Call, ...]:
     """Return the calls of a start: half a second to make the disk, 8 to create, a quarter between each two."""
     return (
-        call("create_disk", spec.disk, began_s, 0.5),
-        call("bind", spec.devices, began_s + 0.75, 0.25),
+        call("bind", spec.devices, began_s, 0.25),
+        call("create_disk", spec.disk, began_s + 0.5, 0.5),
         call("activate", spec.partition, began_s + 2, 0.25),
         call("define", spec, began_s + 2.5, 0.25),
         call("start", spec.uuid, began_s + 3, 8),
@@ -73,7 +73,7 @@ def test_of_a_start_that_was_made_again_the_last_counts() -> None:
 
 def test_a_start_that_failed_before_it_was_defined_is_no_part_of_the_chain() -> None:
     spec = spec_of()
-    calls = (call("create_disk", spec.disk, 90, 0.5), call("bind", spec.devices, 91, 0.1), *start_of(spec, 100))
+    calls = (call("bind", spec.devices, 90, 0.1), call("create_disk", spec.disk, 91, 0.5), *start_of(spec, 100))
     assert chain_of(calls, spec).began_s == 100
 
 
