@@ -19,9 +19,7 @@ from api.schemas import (
     PolicyAppliedOut,
     PolicyCheckedOut,
     PolicyDiffOut,
-    PolicyHistoryOut,
     PolicyIn,
-    PolicyOut,
     PolicyProblemOut,
     PolicyVersionOut,
     PolicyWithTextOut,
@@ -51,32 +49,14 @@ MOST_VERSIONS = 500
 
 
 @router.get("/policies")
-def list_policies(user: Caller, services: Given) -> PoliciesOut:
-    """List the versions that were applied, newest first."""
+def list_policies(
+    user: Caller, services: Given, limit: Annotated[int, Query(ge=1, le=MOST_VERSIONS)] = 50
+) -> PoliciesOut:
+    """List the versions that were applied with the names of their files, newest first."""
     current = _current(services)
     return PoliciesOut(
         current=current,
         policies=[
-            PolicyOut(
-                version=applied.version,
-                applied_at=applied.applied_at,
-                author=applied.author,
-                is_current=applied.version == current,
-            )
-            for applied in services.store.policies()
-        ],
-    )
-
-
-@router.get("/policies/history")
-def show_history(
-    user: Caller, services: Given, limit: Annotated[int, Query(ge=1, le=MOST_VERSIONS)] = 50
-) -> PolicyHistoryOut:
-    """List the versions that were applied with the names of their files, newest first."""
-    current = _current(services)
-    return PolicyHistoryOut(
-        current=current,
-        versions=[
             PolicyVersionOut(
                 version=one.version,
                 applied_at=one.applied_at,

@@ -375,11 +375,6 @@ class PolicyWithTextOut(PolicyOut):
     text: str
 
 
-class PoliciesOut(Answer):
-    current: int | None
-    policies: list[PolicyOut]
-
-
 class PolicyProblemOut(Answer):
     file: str
     """The policy's source; of a policy of several files `source/name`."""
@@ -462,9 +457,9 @@ class PolicyVersionOut(PolicyOut):
     """The newest earlier version with the very same text, of those in this answer."""
 
 
-class PolicyHistoryOut(Answer):
+class PoliciesOut(Answer):
     current: int | None
-    versions: list[PolicyVersionOut]
+    policies: list[PolicyVersionOut]
 
 
 class WindowChangeOut(Answer):

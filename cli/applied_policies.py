@@ -1,4 +1,4 @@
-"""`nightshift policy apply | ls | show`: the policies of a server. Checking a file (`cli/policy.py`) needs none."""
+"""`nightshift policy apply | show`: the policies of a server. Checking a file (`cli/policy.py`) needs none."""
 
 import inspect
 from collections.abc import Callable
@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from cli import policy_diff, policy_versions
 from cli.client import Json, Problem, as_text
-from cli.connecting import AsJson, Connection, tables, with_server
+from cli.connecting import AsJson, Connection, with_server
 from cli.output import EXIT_NO, complain
 from cli.policy import FromDate, read_policy_text, show_file, show_text
 from cli.policy_problems import line_in
-from cli.times import instant_in
 from cli.waiting import decided_intent
 
 _DAYS = 7
@@ -47,33 +44,6 @@ def apply(
     print(f"{file} is applied{'' if version is None else f' as version {version}'}. Next: nightshift calendar --for 7d")
 
 
-def ls(connection: Connection, as_json: AsJson = False) -> None:
-    """List the policies that were applied; the newest holds."""
-    answer = connection.client.get("/policies")
-    if as_json:
-        print(as_text(answer))
-        return
-    found = list(answer["policies"])
-    if not found:
-        print("No policy is applied; try `nightshift policy apply FILE`.")
-        return
-    times = connection.times()
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("version", "applied", "by", ""):
-        shown.add_column(name, justify="right" if name == "version" else "left")
-    for one in found:
-        at = instant_in(one, "applied_at")
-        is_current = bool(one["is_current"])
-        shown.add_row(
-            str(one["version"]),
-            "" if at is None else times.show(at),
-            Text(str(one["author"])),
-            "holds now" if is_current else "",
-            style="bold" if is_current else "dim",
-        )
-    tables().print(shown)
-
-
 def show(
     connection: Connection,
     what: Annotated[
@@ -97,7 +67,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the coming windows and the policy's own reservations, or the text of an applied policy."""
-    number = what if what is not None else connection.client.get("/policies").get("current")
+    number = what if what is not None else connection.client.get("/policies", limit=1).get("current")
     if number is None:
         print("No policy is applied; try `nightshift policy apply FILE`.")
         raise typer.Exit(EXIT_NO)
@@ -137,7 +107,6 @@ def _show_problems(document: Json, file: Path, *, as_json: bool) -> None:
 def mount(app: typer.Typer) -> None:
     """Add the commands to `nightshift policy`."""
     app.command("apply", epilog="Example:\n\n  nightshift policy apply university.yaml")(with_server(apply))
-    app.command("ls", epilog="Example:\n\n  nightshift policy ls")(with_server(ls))
     app.command(
         "show",
         epilog="Examples:\n\n  nightshift policy show --days 14\n\n  nightshift policy show 3\n\n"

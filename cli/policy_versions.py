@@ -20,11 +20,11 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """List the policies that were applied: when, by whom, and from which file."""
-    answer = connection.client.get("/policies/history", limit=limit)
+    answer = connection.client.get("/policies", limit=limit)
     if as_json:
         print(as_text(answer))
         return
-    found = list(answer["versions"])
+    found = list(answer["policies"])
     if not found:
         print("No policy is applied; try `nightshift policy apply FILE`.")
         return

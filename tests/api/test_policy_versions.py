@@ -31,24 +31,24 @@ def test_the_history_names_authors_files_and_versions_of_the_same_text(bench: Be
     apply(bench, LONGER, "longer.yaml")
     apply(bench, LATER, "later.yaml")
     apply(bench, LONGER, "longer.yaml")
-    answer = bench.get("/policies/history")
+    answer = bench.get("/policies")
     assert answer["current"] == 4
     assert [
         (one["version"], one["author"], one["source"], one["same_text_as"], one["is_current"])
-        for one in answer["versions"]
+        for one in answer["policies"]
     ] == [
         (4, "root", "longer.yaml", 2, True),
         (3, "root", "later.yaml", None, False),
         (2, "root", "longer.yaml", None, False),
         (1, "admin", "bench.yaml", None, False),
     ]
-    assert [one["version"] for one in bench.get("/policies/history?limit=2")["versions"]] == [4, 3]
-    assert bench.send("GET", "/policies/history?limit=0").code == "request.invalid"
+    assert [one["version"] for one in bench.get("/policies?limit=2")["policies"]] == [4, 3]
+    assert bench.send("GET", "/policies?limit=0").code == "request.invalid"
 
 
 def test_there_is_no_history_before_a_first_policy() -> None:
     with opened(policy=None) as bench:
-        assert bench.get("/policies/history") == {"current": None, "versions": []}
+        assert bench.get("/policies") == {"current": None, "policies": []}
 
 
 # Rolling back.
@@ -60,7 +60,7 @@ def test_a_rollback_applies_an_earlier_text_as_a_new_version(bench: Bench) -> No
     assert (answer.status, answer.json["version"], answer.json["author"]) == (201, 3, "root")
     assert answer.headers["location"] == "/api/v1/policies/3"
     assert bench.get("/policies/3")["text"] == POLICY
-    assert bench.get("/policies/history")["versions"][0]["source"] == "bench.yaml"
+    assert bench.get("/policies")["policies"][0]["source"] == "bench.yaml"
     assert bench.get("/calendar")["windows"][0]["end_at"] == "2026-03-03T07:00:00Z"
 
 

@@ -508,7 +508,7 @@ def test_a_policy_with_errors_is_told_line_by_line(nightshift: CommandLine, serv
 
 
 def test_applied_policies_are_listed_and_printed_as_they_are(nightshift: CommandLine) -> None:
-    assert "holds now" in nightshift("policy", "ls").out
+    assert "holds now" in nightshift("policy", "history").out
     assert nightshift("policy", "show").out == "version: 1\n"
 
 
@@ -551,7 +551,7 @@ JSON_COMMANDS = [
     ("host", "add", "b", "--profile", "dgx-2"), ("host", "drain", "dgx2-a"), ("host", "undrain", "dgx2-a"),
     ("host", "connect", "dgx2-a", "qemu:///system"),
     ("user", "ls"), ("user", "add", "bob"), ("user", "token", "ada"), ("user", "tokens", "ada"),
-    ("user", "revoke", "t-1"), ("user", "disable", "ada"), ("user", "enable", "ada"), ("policy", "ls"),
+    ("user", "revoke", "t-1"), ("user", "disable", "ada"), ("user", "enable", "ada"),
     ("policy", "show"), ("policy", "history"), ("policy", "rollback", "1"),
 ]  # fmt: skip
 

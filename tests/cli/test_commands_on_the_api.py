@@ -159,7 +159,7 @@ def test_an_admin_looks_after_hosts_people_and_policies(
     applied = root("policy", "apply", str(file))
     assert applied.code == 0, applied.err
     assert "open_reservations: 1" in root("policy", "show").out
-    assert "holds now" in root("policy", "ls").out
+    assert "holds now" in root("policy", "history").out
     file.write_text(POLICY.replace("windows", "windos"))
     refused = root("policy", "apply", str(file))
     assert refused.code == 1

@@ -47,7 +47,7 @@ def test_the_pages_name_every_command_of_theirs() -> None:
                     "calendar", "login"):  # fmt: skip
         assert re.search(rf"nightshift {command}\b", students), command
     for command in ("host ls", "host show", "host add", "host connect", "host drain", "host undrain", "policy check",
-                    "policy diff", "policy apply", "policy ls", "policy show", "policy history", "policy rollback",
+                    "policy diff", "policy apply", "policy show", "policy history", "policy rollback",
                     "user add", "user ls", "user token", "user tokens", "user revoke", "user disable", "user enable",
                     "doctor", "whoami"):  # fmt: skip
         assert f"nightshift {command}" in admins, command

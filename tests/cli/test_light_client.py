@@ -49,7 +49,7 @@ def test_help_lists_the_commands_of_the_server_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("reserve", "--gpus", "2", "--for", "3h", "--at", "tomorrow 09:00"), ("ls",), ("calendar",), ("doctor",),
-     ("host", "ls"), ("user", "ls"), ("policy", "ls")],
+     ("host", "ls"), ("user", "ls"), ("policy", "history")],
 )  # fmt: skip
 def test_what_speaks_to_a_server_needs_no_server_parts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ran = light(*arguments, "--server", "http://127.0.0.1:9", "--token", "ns_x", tmp_path=tmp_path)

@@ -49,7 +49,7 @@ def test_history_and_rollback(root: CommandLine, tmp_path: Path) -> None:
     assert "root" in lines[1]
     assert "holds now, the text of version 1" in lines[1]
     assert "new.yaml" in lines[2]
-    assert len(json.loads(root("policy", "history", "--limit", "2", "--json").out)["versions"]) == 2
+    assert len(json.loads(root("policy", "history", "--limit", "2", "--json").out)["policies"]) == 2
     assert json.loads(root("policy", "rollback", "2", "--json").out)["version"] == 4
 
 

@@ -29,7 +29,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("reserve",), ("quote",), ("ls",), ("show",), ("why",), ("cancel",), ("extend",), ("stop",), ("start",),
     ("restart",), ("free",), ("calendar",), ("whoami",), ("doctor",), ("login",), ("host", "ls"), ("host", "show"),
     ("host", "add"), ("host", "connect"), ("host", "drain"), ("host", "undrain"), ("policy", "check"),
-    ("policy", "apply"), ("policy", "ls"), ("policy", "show"), ("user", "ls"), ("user", "add"), ("user", "token"),
+    ("policy", "apply"), ("policy", "history"), ("policy", "show"), ("user", "ls"), ("user", "add"), ("user", "token"),
     ("user", "tokens"), ("user", "revoke"), ("user", "disable"), ("user", "enable"), ("rack", "log"),
     ("rack", "ls"), ("host",), ("user",), ("policy",), ("nosuch",), (),
 )  # fmt: skip

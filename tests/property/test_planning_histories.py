@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.core.calendar import compiled
+from scheduler.core.calendar.pure import PureCalendar
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import (
     ApplyPolicy,
@@ -22,6 +24,7 @@ from scheduler.core.intents import (
 )
 from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import Limits
+from scheduler.core.planner import board
 from scheduler.core.planner.explaining import quote, why
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary
@@ -311,3 +314,21 @@ def test_a_history_is_the_same_to_the_byte_when_it_is_told_again() -> None:
     one, other = history(), history()
     assert one.changes == other.changes
     assert repr(one.plan) == repr(other.plan)
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="there is no C compiler")
+def test_the_planner_decides_the_same_with_the_calendar_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lived() -> World:
+        made = world(5, hosts={"dgx2-a": "s", "dgx2-b": "s"}, odds=Odds(crashes=0.05, leaves_early=0.2))
+        live_through(made, days=2, has_faults=True)
+        return made
+
+    fast = lived()
+    monkeypatch.setattr(board, "make_calendar", PureCalendar)
+    slow = lived()
+    used = slow.kept.take(slow.plan, slow.now)
+    assert used is not None
+    assert isinstance(used.calendar, PureCalendar)
+    assert len(fast.changes) > 30
+    assert slow.changes == fast.changes
+    assert slow.problems == fast.problems == []

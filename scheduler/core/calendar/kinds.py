@@ -6,7 +6,6 @@ partitions. Sets are bit masks; bit i is GPU i. Any family of at most 64 sets of
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from scheduler.core.errors import NightshiftError
 from scheduler.core.topology import HostProfile
@@ -50,15 +49,6 @@ class Kind:
         for number in numbers:
             by_size.setdefault(self.sizes[number], []).append(number)
         self.by_size = {size: tuple(found) for size, found in by_size.items()}
-
-    @cached_property
-    def is_laminar(self) -> bool:
-        """Whether of any two sets that meet one holds the other."""
-        return all(
-            self.masks[a] & self.masks[b] in (self.masks[a], self.masks[b])
-            for a in range(len(self.masks))
-            for b in self.conflicts[a]
-        )
 
 
 def _check(name: str, masks: Sequence[int]) -> None:
