@@ -320,7 +320,7 @@ def test_a_history_is_the_same_to_the_byte_when_it_is_told_again() -> None:
 def test_the_planner_decides_the_same_with_the_calendar_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     def lived() -> World:
         made = world(5, hosts={"dgx2-a": "s", "dgx2-b": "s"}, odds=Odds(crashes=0.05, leaves_early=0.2))
-        live_through(made, days=2, has_faults=True)
+        live_through(made, days=6, has_faults=True)
         return made
 
     fast = lived()
@@ -329,6 +329,6 @@ def test_the_planner_decides_the_same_with_the_calendar_in_python(monkeypatch: p
     used = slow.kept.take(slow.plan, slow.now)
     assert used is not None
     assert isinstance(used.calendar, PureCalendar)
-    assert len(fast.changes) > 30
+    assert len(fast.changes) > 100
     assert slow.changes == fast.changes
     assert slow.problems == fast.problems == []
