@@ -19,7 +19,7 @@ from rich.table import Table
 from cli.in_process import HostSetup, InProcess
 from cli.simulation import load_checked_policy
 from scheduler.core.intents import FiledIntent, Submit
-from scheduler.core.planner.board import KeptBoard
+from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.step import step
 from scheduler.core.requests import Ask, HostId, Role
 from scheduler.core.spans import HOUR_S
@@ -83,7 +83,7 @@ def _measure(live: int, limit_us: float) -> list[dict[str, object]]:
     plan, facts, now = home.plans.current(), home.facts, home.clock.now()
     filed = FiledIntent(seq=10**6, at=now, author="new", role=Role.STUDENT, intent=Submit(ask=_ask(4, owner="new")))
 
-    kept = KeptBoard()
+    kept = Memory()
 
     def plan_step(*intents: FiledIntent) -> object:
         return step(plan, intents, facts, now, settings=home.settings, profiles=home.profile, kept=kept)

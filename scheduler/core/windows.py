@@ -11,7 +11,7 @@ Holds values and pure questions about them; who books what is in `placing`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
@@ -145,6 +145,17 @@ class Stretches:
     def __init__(self, coming: Iterator[Stretch]) -> None:
         self._coming = coming
         self._known: list[Stretch] = []
+        self._now: Instant = 0
+
+    def advance(self, now: Instant) -> None:
+        """Let go of what is over, and let the first begin no earlier than now."""
+        if now <= self._now:
+            return
+        self._now = now
+        while self._known and self._known[0].end_at <= now:
+            del self._known[0]
+        if self._known and self._known[0].start_at < now:
+            self._known[0] = replace(self._known[0], start_at=now)
 
     def __iter__(self) -> Iterator[Stretch]:
         number = 0
@@ -153,6 +164,10 @@ class Stretches:
                 following = next(self._coming, None)
                 if following is None:
                     return
+                if following.end_at <= self._now:
+                    continue
+                if following.start_at < self._now:
+                    following = replace(following, start_at=self._now)
                 self._known.append(following)
             yield self._known[number]
             number += 1

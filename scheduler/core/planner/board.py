@@ -10,9 +10,9 @@ from heapq import heappop, heappush
 
 from scheduler.core.calendar.kinds import Kind, kind_of
 from scheduler.core.calendar.making import Calendar, make_calendar
-from scheduler.core.calendar.pure import FIXED, Fit, Place
+from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
 from scheduler.core.errors import BrokenInvariant
-from scheduler.core.plan import BookedSpan, Host, Plan
+from scheduler.core.plan import BookedSpan, Host, Reservation
 from scheduler.core.requests import HostId, ReservationId, by_number
 from scheduler.core.spans import DAY_S, Instant
 from scheduler.core.topology import HostProfile, PartitionId
@@ -20,11 +20,21 @@ from scheduler.core.windows import Stretch
 
 SpanKey = tuple[HostId, PartitionId, Instant]
 
-MOST_KEYS = 50_000
-"""So many numbers are given to bookings before a board is made anew."""
+MOST_NUMBERS = 50_000
+"""A board is made anew when reservations have come whose numbers are so much higher than its first."""
 
 LOOKS_AHEAD_S = 4 * DAY_S
 """Stretches are worked out for so long at first, and for longer when nothing fits."""
+
+
+@dataclass(slots=True)
+class Movable:
+    """A booking in one piece that the calendar may move, up to where its promise allows."""
+
+    reservation: Reservation
+    """As it is in the plan."""
+    span: BookedSpan
+    key: int
 
 
 @dataclass(slots=True)
@@ -38,8 +48,17 @@ class _Shape:
 class Board:
     """The bookings of a plan. Mutable: it lives inside one planning step, or is kept for the plan that it is of."""
 
-    def __init__(self, hosts: Iterable[Host], now: Instant) -> None:
-        self.calendar: Calendar = make_calendar(now)
+    def __init__(
+        self, hosts: Iterable[Host], now: Instant, *, first_number: int = 0, may_be_compiled: bool = True
+    ) -> None:
+        """`first_number`: no reservation that is ever booked on it has a lower one."""
+        self.calendar: Calendar = make_calendar(now, may_be_compiled=may_be_compiled)
+        self._first_number = first_number
+        self._last_number = first_number
+        self.movable: dict[ReservationId, Movable] = {}
+        self._movable_by: tuple[object, ...] = ()
+        self._starts: list[tuple[Instant, ReservationId]] = []
+        """A heap of when movable bookings start, with some that have moved since."""
         self._numbers: dict[HostId, int] = {}
         self._hosts: list[HostId] = []
         self._profiles: list[HostProfile] = []
@@ -88,7 +107,7 @@ class Board:
             self.calendar.set_silent(self._numbers[host], is_silent=host in hosts)
         self._silent = set(hosts)
 
-    def set_begins(self, host: HostId, by: Hashable, begin_at: Callable[[int], Instant]) -> None:
+    def set_begins(self, host: HostId, by: Hashable, begins: Callable[[], Callable[[int], Instant]]) -> None:
         """Say from when on each set of a host may be booked, by its mask: 0, an instant, or FOREVER.
 
         `by`: all that it depends on; while that stays nothing is done.
@@ -96,7 +115,7 @@ class Board:
         if self._begins_by.get(host) == by:
             return
         self._begins_by[host] = by
-        number = self._numbers[host]
+        number, begin_at = self._numbers[host], begins()
         for chosen, partition in enumerate(self._profiles[number].partitions):
             at = begin_at(partition.mask)
             if self._begins.get((host, chosen), 0) != at:
@@ -109,6 +128,7 @@ class Board:
 
     def forget_stretches(self) -> None:
         """Windows changed: what was worked out from them is stale."""
+        self.begin_moving(())
         for shape in self._shapes.values():
             shape.known_until_at = 0
 
@@ -126,6 +146,7 @@ class Board:
                 partition=span.partition,
             )
         key = self._unused.pop() if self._unused else self._new_key()
+        self._last_number = max(self._last_number, by_number(reservation)[0])
         size = self._kinds[profile][1].sizes[place.set]
         length_s = span.end_at - span.start_at
         self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
@@ -140,43 +161,71 @@ class Board:
             _, key = heappop(self._ends)
             # Its number may have another span by now.
             if key in self._owners and self.calendar.booking(key).place.end_at <= now:
-                self.calendar.free(key)
-                del self._keys[self._owners.pop(key)[1]]
-                self._unused.append(key)
+                self._drop(key)
+        while self._starts and self._starts[0][0] <= now:
+            _, reservation = heappop(self._starts)
+            known = self.movable.get(reservation)
+            if known is not None and known.span.start_at <= now:
+                self.fix(reservation)
         self.calendar.advance(now)
 
-    def set_movable(self, span: BookedSpan, fit: Fit, shape: Hashable, due_at: Instant) -> int:
-        """Say of a booked span what it is and the latest start that its promise allows; return its number.
+    def begin_moving(self, by: tuple[object, ...]) -> None:
+        """Say what it depends on how bookings may be moved; if that has changed, all are fixed."""
+        if by != self._movable_by:
+            self._movable_by = by
+            for known in self.movable.values():
+                self.calendar.set_due(known.key, FIXED)
+            self.movable.clear()
+            self._starts.clear()
 
-        It is fixed again by `fix`. The stretches of its shape have to be known.
+    def set_movable(self, reservation: Reservation, fit: Fit, shape: Hashable, due_at: Instant) -> None:
+        """Say of the one span of a reservation what it is and the latest start that its promise allows.
+
+        It is fixed again by `fix`, when it begins, or when it is taken out. The stretches of its shape are known.
         """
+        span = reservation.spans[0]
         name = (span.host, span.partition, span.start_at)
-        old = self._keys[name]
-        place = self.calendar.free(old).place
-        # Numbered in the order in which they come, whatever was on the board before: it is what ties are broken by.
-        key = self._keys[name] = self._new_key()
-        self._owners[key] = self._owners.pop(old)
-        self._unused.append(old)
+        place = self._drop(self._keys[name]).place
+        # By the number of the reservation, whatever was on the board before: it is what ties are broken by.
+        key = 2 * (by_number(reservation.id)[0] - self._first_number) + 1
+        self._keys[name] = key
+        self._owners[key] = reservation.id, name
         self.calendar.book(key, place, fit._replace(shape=self._shapes[shape].number), due_at)
+        self.movable[reservation.id] = Movable(reservation, span, key)
         heappush(self._ends, (place.end_at, key))
-        return key
+        heappush(self._starts, (place.start_at, reservation.id))
 
     def _new_key(self) -> int:
         self._keys_given += 1
-        return self._keys_given - 1
+        return 2 * (self._keys_given - 1)
+
+    def _drop(self, key: int) -> Booking:
+        """Take a booking out."""
+        booking = self.calendar.free(key)
+        reservation, name = self._owners.pop(key)
+        if self._keys.get(name) == key:
+            del self._keys[name]
+        known = self.movable.get(reservation)
+        if known is not None and known.key == key:
+            del self.movable[reservation]
+        if key % 2 == 0:
+            self._unused.append(key)
+        return booking
 
     @property
     def is_worn(self) -> bool:
-        """Whether so many numbers were given that a new board is smaller."""
-        return self._keys_given > MOST_KEYS + 4 * len(self._owners)
+        """Whether reservations have come with so high numbers that a new board is smaller."""
+        return self._last_number - self._first_number > MOST_NUMBERS + 4 * len(self._owners)
 
-    def fix(self, key: int) -> None:
+    def fix(self, reservation: ReservationId) -> None:
         """Let a booking stay where it is from now on."""
-        self.calendar.set_due(key, FIXED)
+        known = self.movable.pop(reservation, None)
+        if known is not None:
+            self.calendar.set_due(known.key, FIXED)
 
-    def start_now(self, key: int, *, widest: int) -> dict[ReservationId, BookedSpan] | None:
+    def start_now(self, reservation: ReservationId, *, widest: int) -> dict[ReservationId, BookedSpan] | None:
         """Move a movable span to now, others out of its way; return the new spans, or None: nothing moved."""
-        moved = self.calendar.start_now(key, widest=widest)
+        moved = self.calendar.start_now(self.movable[reservation].key, widest=widest)
         if moved is None:
             return None
         return {self._owners[other][0]: self._renamed(other) for other in moved}
@@ -201,19 +250,19 @@ class Board:
         name = (span.host, span.partition, span.start_at)
         self._keys[name] = key
         self._owners[key] = reservation, name
+        self.movable[reservation].span = span
         heappush(self._ends, (span.end_at, key))
+        heappush(self._starts, (span.start_at, reservation))
         return span
 
     def unbook(self, span: BookedSpan) -> None:
         """Take a span out again."""
         if span.end_at <= max(span.start_at, self.calendar.now):
             return
-        key = self._keys.pop((span.host, span.partition, span.start_at), None)
+        key = self._keys.get((span.host, span.partition, span.start_at))
         if key is None:
             raise BrokenInvariant(f"{span.partition} of {span.host} has no booking [{span.start_at}, {span.end_at})")
-        self.calendar.free(key)
-        del self._owners[key]
-        self._unused.append(key)
+        self._drop(key)
 
     def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
         number = self._numbers[span.host]
@@ -279,6 +328,8 @@ class Board:
             return known.number
         if known is None:
             known = self._shapes[shape] = _Shape(self.calendar.add_shape(), 0)
+        # A day more, so that it is not worked out at each step anew.
+        until_at += DAY_S
         known.known_until_at = until_at
         for host, number in self._numbers.items():
             mine: list[tuple[Instant, Instant, bool]] = []
@@ -294,58 +345,3 @@ class Board:
         return BookedSpan(
             start_at=place.start_at, end_at=place.end_at, host=self._hosts[place.host], partition=partition
         )
-
-
-class KeptBoard:
-    """The board of the plan that was decided last: whoever decides next need not make it anew.
-
-    It follows a plan from one version to the next, at the cost of what differs. Not thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._board: Board | None = None
-        self._plan: Plan | None = None
-
-    def take(self, plan: Plan, now: Instant) -> Board | None:
-        """Return the board as of a plan, if it can be had for less than making it; the taker puts one back."""
-        board, known = self._board, self._plan
-        self._board = self._plan = None
-        if board is None or known is None or now < board.calendar.now or board.is_worn:
-            return None
-        if known.hosts is not plan.hosts and not _are_alike(known, plan):
-            return None
-        # Numbered as a new board would number them: ties are broken by it.
-        if board.hosts != sorted(plan.hosts):
-            return None
-        is_same_time = known.windows is plan.windows and known.rules is plan.rules
-        if not is_same_time or known.horizon_at != plan.horizon_at:
-            board.forget_stretches()
-        board.advance(now)
-        changed = [
-            key
-            for key in known.reservations.keys() | plan.reservations.keys()
-            if known.reservations.get(key) is not plan.reservations.get(key)
-        ]
-        for key in changed:
-            if key in known.reservations:
-                for span in known.reservations[key].spans:
-                    board.unbook(span)
-        for key in sorted(changed, key=by_number):
-            if key in plan.reservations:
-                for span in plan.reservations[key].spans:
-                    board.book(key, span)
-        return board
-
-    def put(self, board: Board, plan: Plan) -> None:
-        """Keep a board that is as a plan is."""
-        self._board, self._plan = board, plan
-
-
-def _are_alike(known: Plan, plan: Plan) -> bool:
-    """Whether two plans have the same hosts, as far as a board knows them."""
-    if known.hosts.keys() != plan.hosts.keys():
-        return False
-    return all(
-        (host.profile, host.storage) == (plan.hosts[key].profile, plan.hosts[key].storage)
-        for key, host in known.hosts.items()
-    )

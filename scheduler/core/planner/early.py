@@ -4,11 +4,12 @@ Whoever waits is booked where it was promised, so the near future stays free. Th
 policy's order; what is booked in the way of one is moved to the latest place that its own promise allows, and if there
 is none nothing moves. So a promise cannot slip by it.
 
-What is booked in several spans, over boundaries, starts early only where nobody is in its way, and gives way to nobody.
+The calendar finds that for what is booked in one piece; for what is booked in several, over boundaries, `displacing`.
 """
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from enum import Enum, auto
 from functools import partial
 from typing import assert_never
 
@@ -17,7 +18,9 @@ from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
+from scheduler.core.planner.displacing import WIDE, Displacer, is_well
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.limits import limits_changed_at
 from scheduler.core.planner.placing import fits_of, may_park_at, shape_of, stretches_for
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
@@ -26,50 +29,65 @@ from scheduler.core.spans import DAY_S, Instant
 
 DEFAULT_HALF_LIFE_S = 14 * DAY_S
 
-WIDE = 8
-"""From so many GPUs on a booking gives way only to its like: it finds another place least often."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """One that waits in one piece."""
-
-    reservation: Reservation
-    span: BookedSpan
-    key: int
-
 
 def start_early(draft: Draft) -> None:
-    """Start whoever may start now."""
+    """Start whoever may start now.
+
+    All that wait are tried when room was freed or something else has changed; else only who has just come.
+    """
     if draft.rules is None:
         return
-    chosen = [r for r in draft.reservations.values() if _may_start_early(draft, r)]
-    free = _free_sizes(draft, {r.request.gpus for r in chosen})
-    chosen = [r for r in chosen if r.request.gpus in free]
+    chosen, free = _to_try(draft)
     if not chosen:
         return
-    chosen.sort(key=lambda r: (_turn(draft, r), by_number(r.id)))
-    waiting = _make_movable(draft, draft.reservations.values())
-    try:
-        for reservation in chosen:
-            if reservation.request.gpus not in free:
-                continue
-            is_started = reservation.id in waiting and _start(draft, waiting, reservation.id)
-            if not is_started and (reservation.id not in waiting or _is_worth_another_look(draft, reservation)):
-                is_started = _start_elsewhere(draft, waiting, reservation.id)
-            if is_started:
-                started = waiting.pop(reservation.id, None)
-                if started is not None:
-                    draft.board.fix(started.key)
-                free = _free_sizes(draft, free)
-    finally:
-        for one in waiting.values():
-            draft.board.fix(one.key)
+    turn_of_one = _turns(draft)
+    # They come by number, and those of one turn stay so.
+    chosen.sort(key=turn_of_one)
+    _make_movable(draft)
+    displacer = Displacer(draft)
+    for reservation in chosen:
+        if reservation.request.gpus not in free:
+            continue
+        tried = _start(draft, reservation.id) if reservation.id in draft.board.movable else None
+        is_started = tried is _Try.STARTED
+        if not is_started and _is_worth_another_look(draft, reservation, tried):
+            is_started = _start_elsewhere(draft, reservation.id)
+        if not is_started:
+            is_started = displacer.start(reservation.id)
+        if is_started:
+            draft.board.fix(reservation.id)
+            displacer.forget()
+            free = _free_sizes(draft, free)
+
+
+def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
+    """Return those that may start early and are to be tried, and the sizes of which some set is free."""
+    draft.ready_board()
+    tried = draft.memory.tried
+    by = draft.rules, limits_changed_at(draft), draft.begins, draft.silent_hosts, draft.horizon_at, len(draft.hosts)
+    are_all = draft.are_all_to_be_tried or tried.are_all_due(draft.now, by, draft.window_book.last_edge_at(draft.now))
+    of_age = set(tried.come_of_age(draft.now))
+    keys = [one.id for one in draft.live()] if are_all else sorted(draft.touched | of_age, key=by_number)
+    draft.touched.clear()
+    if are_all:
+        draft.are_all_to_be_tried = False
+        tried.all_at(draft.now, by)
+    waiting = []
+    for key in keys:
+        reservation = draft.reservations.get(key)
+        if reservation is None or has_started(reservation) or reservation.outcome is not None:
+            continue
+        if (reservation.request.not_before_at or 0) > draft.now:
+            tried.not_before(key, reservation.request.not_before_at or 0)
+        elif _may_start_early(draft, reservation):
+            waiting.append(reservation)
+    free = _free_sizes(draft, {r.request.gpus for r in waiting})
+    return [r for r in waiting if r.request.gpus in free], free
 
 
 def _may_start_early(draft: Draft, reservation: Reservation) -> bool:
     request = reservation.request
-    if reservation.outcome is not None or reservation.promise is None or has_started(reservation):
+    if has_started(reservation) or reservation.outcome is not None or reservation.promise is None:
         return False
     if not reservation.spans or reservation.spans[0].start_at <= draft.now:
         return False
@@ -122,29 +140,50 @@ def turn_of(draft: Draft, reservation: Reservation) -> int | None:
     """Return how many are tried for an early start before one; None: it may not start now whoever else does."""
     if not _may_start_early(draft, reservation):
         return None
-    mine = _turn(draft, reservation), by_number(reservation.id)
+    turn = _turns(draft)
+    mine = turn(reservation), by_number(reservation.id)
     others = (r for r in draft.reservations.values() if r.id != reservation.id and _may_start_early(draft, r))
-    return sum(1 for other in others if (_turn(draft, other), by_number(other.id)) < mine)
+    return sum(1 for other in others if (turn(other), by_number(other.id)) < mine)
 
 
-def _turn(draft: Draft, reservation: Reservation) -> tuple[float, float]:
+def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float]]:
     """Return what those that wait are ordered by: the smallest is tried first."""
-    request = reservation.request
-    turn = order_of(draft, request.queue)(request.gpus, request.run_s, request.submitted_at, draft.now)
-    known = draft.rules.queue(request.queue) if draft.rules is not None else None
-    if known is None or known.order is None or known.order.kind is not OrderKind.FAIR_SHARE:
-        return 0, turn
-    half_life_s = known.order.half_life_s or DEFAULT_HALF_LIFE_S
-    used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, draft.now)
-    return used, turn
+    known = {queue.name: queue.order for queue in draft.rules.queues} if draft.rules is not None else {}
+    orders: dict[str, Order] = {}
+
+    def turn(reservation: Reservation) -> tuple[float, float]:
+        request = reservation.request
+        if request.queue not in orders:
+            orders[request.queue] = order_of(draft, request.queue)
+        mine = orders[request.queue](request.gpus, request.run_s, request.submitted_at, draft.now)
+        order = known.get(request.queue)
+        if order is None or order.kind is not OrderKind.FAIR_SHARE:
+            return 0, mine
+        half_life_s = order.half_life_s or DEFAULT_HALF_LIFE_S
+        used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, draft.now)
+        return used, mine
+
+    return turn
 
 
-def _make_movable(draft: Draft, reservations: Iterable[Reservation]) -> dict[ReservationId, _Waiting]:
-    """Tell the board of those that wait in one piece how they may be moved."""
-    found: list[tuple[Reservation, BookedSpan, Fit, Hashable, Instant]] = []
+def _make_movable(draft: Draft) -> None:
+    """Tell the board of those that wait in one piece how they may be moved, as far as it does not know."""
+    board = draft.board
+    board.begin_moving((draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble()))
+    known = board.movable
+    new = [
+        reservation
+        for reservation in draft.live()
+        if not has_started(reservation)
+        and (reservation.id not in known or known[reservation.id].reservation is not reservation)
+        and _may_start_early(draft, reservation)
+    ]
+    for reservation in new:
+        board.fix(reservation.id)
     latest_at: dict[Hashable, Instant] = {}
-    for reservation in reservations:
-        if not _may_start_early(draft, reservation) or len(reservation.spans) != 1:
+    found: list[tuple[Reservation, Fit, Hashable, Instant]] = []
+    for reservation in new:
+        if len(reservation.spans) != 1:
             continue
         span, promise = reservation.spans[0], reservation.promise
         assert promise is not None
@@ -157,7 +196,7 @@ def _make_movable(draft: Draft, reservations: Iterable[Reservation]) -> dict[Res
         want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
         if reservation.request.continues is not None and reservation.disk in draft.disks:
             want = replace(want, storage=draft.disks[reservation.disk].storage)
-        kinds = dict(draft.board.profiles_by_kind)
+        kinds = dict(board.profiles_by_kind)
         fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
         # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
         if fit is None or fit.whole_s > length_s:
@@ -165,61 +204,58 @@ def _make_movable(draft: Draft, reservations: Iterable[Reservation]) -> dict[Res
         shape = shape_of(want)
         if due_at + length_s > latest_at.get(shape, 0):
             latest_at[shape] = due_at + length_s
-            draft.board.know_shape(
+            board.know_shape(
                 shape,
                 min(due_at + length_s, draft.horizon_at),
                 partial(stretches_for, draft, want),
                 partial(may_park_at, want),
             )
-        found.append((reservation, span, fit._replace(whole_s=length_s, shortest_s=length_s), shape, due_at))
-    return {
-        reservation.id: _Waiting(reservation, span, draft.board.set_movable(span, fit, shape, due_at))
-        for reservation, span, fit, shape, due_at in found
-    }
+        found.append((reservation, fit._replace(whole_s=length_s, shortest_s=length_s), shape, due_at))
+    for reservation, fit, shape, due_at in found:
+        board.set_movable(reservation, fit, shape, due_at)
 
 
-def _start(draft: Draft, waiting: dict[ReservationId, _Waiting], reservation_id: ReservationId) -> bool:
+class _Try(Enum):
+    """What came of trying to start one of one piece now."""
+
+    STARTED = auto()
+    IN_THE_WAY = auto()
+    """On no host of its kind there is room, or those in the way have no other place."""
+    NOT_WELL = auto()
+    """There is room, but a disk or a limit is in the way."""
+
+
+def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
     """Start one of one piece now, if all that moves keeps its promise, its disk and its owner's limits."""
-    size = waiting[reservation_id].reservation.request.gpus
-    moved = draft.board.start_now(waiting[reservation_id].key, widest=size if size < WIDE else 64)
+    known = draft.board.movable
+    size = known[reservation_id].reservation.request.gpus
+    moved = draft.board.start_now(reservation_id, widest=size if size < WIDE else 64)
     if moved is None:
-        return False
-    before = {key: waiting[key] for key in moved}
+        return _Try.IN_THE_WAY
+    before = {key: known[key].reservation for key in moved}
     disks = dict(draft.disks)
     for key, span in moved.items():
-        draft.put_moved(replace(draft.reservations[key], spans=(span,)))
+        draft.put_moved(replace(before[key], spans=(span,)))
         follow_disk(draft, key)
-    if all(_is_well(draft, draft.reservations[key]) for key in moved):
-        for key, span in moved.items():
-            waiting[key] = _Waiting(draft.reservations[key], span, before[key].key)
-        return True
-    draft.board.move_back((key, moved[key], before[key].span) for key in moved)
+    if all(is_well(draft, draft.reservations[key]) for key in moved):
+        for key in moved:
+            known[key].reservation = draft.reservations[key]
+        return _Try.STARTED
+    draft.board.move_back((key, moved[key], before[key].spans[0]) for key in moved)
     for key in moved:
-        draft.put_moved(before[key].reservation)
+        draft.put_moved(before[key])
     draft.disks = disks
-    return False
+    return _Try.NOT_WELL
 
 
-def _is_well(draft: Draft, reservation: Reservation) -> bool:
-    """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
-    if not keeps_promise(draft, reservation)(reservation.spans):
-        return False
-    if check_gpus_at_once(draft, reservation.request, reservation.spans):
-        return False
-    if reservation.disk is None or reservation.disk not in draft.disks:
-        return True
-    disk = draft.disks[reservation.disk]
-    room_gib = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
-    start_at = max(disk.from_at, draft.now)
-    peak_gib = draft.pool_peak_gib(disk.storage, is_scratch=disk.is_scratch, start_at=start_at, end_at=disk.until_at)
-    return peak_gib <= room_gib
+def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
+    """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
 
-
-def _is_worth_another_look(draft: Draft, reservation: Reservation) -> bool:
-    """Whether one of one piece may find a place now that the board has not tried: of another kind, or with room for it.
-
-    The board looks on hosts of one kind, and knows nothing of disk pools.
+    The board looks on hosts of one kind for one piece, and knows nothing of disk pools. `tried`: what came of that.
     """
+    kinds = sum(reservation.request.gpus in profile.sizes for _, profile in draft.board.profiles_by_kind)
+    if kinds == 1 and tried is _Try.IN_THE_WAY:
+        return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     return any(
         draft.board.earliest(
@@ -235,7 +271,7 @@ def _is_worth_another_look(draft: Draft, reservation: Reservation) -> bool:
     )
 
 
-def _start_elsewhere(draft: Draft, waiting: dict[ReservationId, _Waiting], reservation_id: ReservationId) -> bool:
+def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:
     """Start one now wherever nobody is in its way: in one piece or several, on any host that has room for it."""
     reservation = draft.reservations[reservation_id]
     if len(movable(draft, reservation)) != len(reservation.spans):
@@ -249,9 +285,8 @@ def _start_elsewhere(draft: Draft, waiting: dict[ReservationId, _Waiting], reser
             and not check_gpus_at_once(draft, reservation.request, spans)
         )
 
-    was_movable = waiting.pop(reservation_id, None) is not None
     is_started = rebook(draft, reservation, reach=Reach.ANSWERING, accept=starts_now)
-    if was_movable and not is_started:
+    if not is_started and reservation_id not in draft.board.movable:
         # It was taken out and put back: the board has to be told again.
-        waiting.update(_make_movable(draft, [draft.reservations[reservation_id]]))
+        _make_movable(draft)
     return is_started

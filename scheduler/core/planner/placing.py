@@ -63,7 +63,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     for _ in range(MOST_DISK_WAITS):
         if first is None:
             return None
-        spans = _with_tail(draft, want, first)
+        spans = with_tail(draft, want, first)
         if spans is None:
             return None
         room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
@@ -85,9 +85,9 @@ def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[Booke
     """
 
     def has_room(storage: str) -> bool:
-        room = draft.pool_room_gib(storage, is_scratch=want.is_scratch)
-        peak = draft.pool_peak_gib(storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1)
-        return peak + want.disk_gib <= room
+        return draft.has_pool_room(
+            storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1, more_gib=want.disk_gib
+        )
 
     storages = sorted({host.storage for host in draft.hosts.values()}, key=lambda name: (not has_room(name), name))
     found = [place(draft, replace(want, storage=storage)) for storage in storages[:MOST_STORAGES]]
@@ -105,8 +105,10 @@ def _disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage
     room = draft.pool_room_gib(storage, is_scratch=want.is_scratch)
     if want.disk_gib > room:
         return FOREVER
-    peak = draft.pool_peak_gib(storage, is_scratch=want.is_scratch, start_at=spans[0].start_at, end_at=until_at)
-    if peak + want.disk_gib <= room:
+    start_at = spans[0].start_at
+    if draft.has_pool_room(
+        storage, is_scratch=want.is_scratch, start_at=start_at, end_at=until_at, more_gib=want.disk_gib
+    ):
         return None
     return draft.next_disk_end(storage, is_scratch=want.is_scratch, after_at=spans[0].start_at)
 
@@ -115,12 +117,12 @@ def _may_keep(draft: Draft, disk: BookedDisk, until_at: Instant) -> bool:
     """Whether the pool has room for a disk up to an instant; what it is booked for already is its own."""
     if until_at <= disk.until_at:
         return True
-    room = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
-    peak = draft.pool_peak_gib(disk.storage, is_scratch=disk.is_scratch, start_at=disk.until_at, end_at=until_at)
-    return peak + disk.size_gib <= room
+    return draft.has_pool_room(
+        disk.storage, is_scratch=disk.is_scratch, start_at=disk.until_at, end_at=until_at, more_gib=disk.size_gib
+    )
 
 
-def _with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
+def with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
     """Return the first span with those that follow its parkings."""
     spans = [first]
     run_s = want.run_s

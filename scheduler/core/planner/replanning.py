@@ -3,7 +3,7 @@
 A booking never moves past its promise, and what waits for something lost does not hold up the others.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
@@ -11,7 +11,7 @@ from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import Reach, most_gpus_at_once, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.promising import has_started, keeps_promise
-from scheduler.core.requests import Request, ReservationId, by_number
+from scheduler.core.requests import HostId, Request, ReservationId, by_number
 from scheduler.core.spans import Instant
 
 
@@ -29,10 +29,12 @@ def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list
 def compress(draft: Draft) -> None:
     """Move bookings earlier into room that became free, one at a time; none is moved later.
 
-    Resumes, what is booked in several spans, and what is later than it was promised. All others stay where they are
-    until they can start: the near future is kept free for whoever may start now.
+    Those that have started before, and what is later than it was promised. All others stay where they are until they
+    can start: the near future is kept free for whoever may start now.
     """
-    waiting = [r for r in draft.reservations.values() if movable(draft, r) and not _waits_in_one_piece(draft, r)]
+    now = draft.now
+    ahead = [r for r in draft.live() if r.spans and r.spans[-1].start_at > now]
+    waiting = [r for r in ahead if _may_move_up(draft, r)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -48,9 +50,41 @@ def compress(draft: Draft) -> None:
         rebook(draft, reservation, reach=Reach.ANSWERING, accept=is_earlier)
 
 
-def _waits_in_one_piece(draft: Draft, reservation: Reservation) -> bool:
-    is_whole = not has_started(reservation) and len(reservation.spans) == 1
-    return is_whole and keeps_promise(draft, reservation)(reservation.spans)
+def _may_move_up(draft: Draft, reservation: Reservation) -> bool:
+    known = draft.board.movable.get(reservation.id)
+    if known is not None and known.reservation is reservation:
+        # It waits in one piece, in time.
+        return False
+    if not has_started(reservation) and reservation.spans[0].start_at > draft.now:
+        return bool(movable(draft, reservation)) and not keeps_promise(draft, reservation)(reservation.spans)
+    return _may_be_earlier(draft, reservation)
+
+
+def _may_be_earlier(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a span that may be moved could begin before it does, if only there was room."""
+    request, ends_at, openings = reservation.request, draft.now, draft.openings
+    for span in reservation.spans:
+        if span.generation is None and span.start_at > draft.now:
+            from_at = max(ends_at, draft.now)
+            key = request.gpus, request.queue, request.at_boundary, from_at
+            if key not in openings:
+                openings[key] = _opens_at(draft, request, from_at)
+            if span.start_at > openings[key]:
+                return True
+        ends_at = span.end_at
+    return False
+
+
+def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
+    """Return from when on any host lets a request in."""
+
+    def ahead(host: HostId) -> Iterator[Instant]:
+        stretches = draft.stretches_of(
+            host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+        )
+        return (max(stretch.start_at, from_at) for stretch in stretches if stretch.end_at > from_at)
+
+    return min((next(ahead(host), from_at) for host in draft.hosts), default=from_at)
 
 
 def is_stuck(draft: Draft, reservation: Reservation) -> bool:
@@ -63,7 +97,7 @@ def hours_ahead(draft: Draft, *, stuck: ReservationId | None = None) -> dict[Res
 
     Without those that are stuck, `stuck` excepted: what they wait for must not hold up everybody else.
     """
-    live = [r for r in draft.reservations.values() if r.outcome is None and _is_ahead(draft, r)]
+    live = [r for r in draft.live() if _is_ahead(draft, r)]
     live = [r for r in live if r.id == stuck or not is_stuck(draft, r)]
     return {r.id: sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r)) for r in live}
 
@@ -74,11 +108,14 @@ def replan(
     first: Callable[[], None] | None = None,
     hours_by_id: Mapping[ReservationId, int] | None = None,
     stuck: ReservationId | None = None,
+    on_broken: Callable[[ReservationId, int], None] | None = None,
 ) -> ReservationId | None:
     """Take all movable bookings out, do `first`, and place them again. None: done, and every promise holds.
 
     `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now. Bookings that are
     stuck stay where they are, but for `stuck`.
+
+    `on_broken` is told whose promise does not hold, with the hours that are not placed; all others are placed then.
 
     Else everything is as it was, and the reservation whose promise did not hold is returned. This is what makes a
     boundary a free defragmentation: resumes are placed largest first, on blocks that are all free.
@@ -108,7 +145,9 @@ def replan(
                 most_gpus=most_by_id[before.id],
                 accept=keeps_promise(draft, reservation),
             ):
-                return before.id
+                if on_broken is None:
+                    return before.id
+                on_broken(before.id, run_s)
         attempt.keep()
         return None
 

@@ -5,13 +5,14 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 """
 
 from dataclasses import replace
+from operator import attrgetter
 
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import Reach, end, movable, rebook
-from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, cause_of_delay, host_is_silent
+from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, Cause, cause_of_delay, host_is_silent, override_told
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
 from scheduler.core.planner.held_up import places_tried, settle_held_up, tell_if_broken
@@ -28,38 +29,76 @@ from scheduler.core.planner.owed import (
 )
 from scheduler.core.planner.promising import break_promise, is_told
 from scheduler.core.reasons import ReasonCode, reason
+from scheduler.core.requests import HostId, by_number
+from scheduler.core.spans import FOREVER, Instant
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
 
 
+_UNTIL_AT = attrgetter("until_at")
+
+
 def settle(draft: Draft) -> None:
-    """Bring every live reservation in line with the facts."""
-    for key in list(draft.reservations):
-        reservation = draft.reservations[key]
-        if reservation.outcome is None and reservation.promise is not None:
-            _settle_one(draft, reservation)
+    """Bring every live reservation in line with the facts.
+
+    Most need nothing for hours: what was found of them is remembered, and costs a comparison.
+    """
+    settled = draft.settled
+    settled.begin(draft.now, draft.rules, draft.hosts_in_trouble(), draft.longest_grace_s())
+    if settled.restless is None:
+        settled.everybody(one.id for one in draft.live())
+    assert settled.restless is not None
+    for key in sorted(settled.restless, key=by_number):
+        reservation = draft.reservations.get(key)
+        if reservation is None or reservation.outcome is not None or reservation.promise is None:
+            settled.drop(key)
+            continue
+        is_well = _settle_one(draft, reservation, draft.vms_of(key))
+        if is_well and draft.reservations[key] is reservation and not draft.is_just_awake and not draft.silent_hosts:
+            settled.remember(key, _next_edge_at(draft, reservation))
     _drop_disks(draft)
 
 
-def _settle_one(draft: Draft, reservation: Reservation) -> None:
-    vms = draft.vms_of(reservation.id)
+def _next_edge_at(draft: Draft, reservation: Reservation) -> Instant:
+    """Return when the span that covers now ends, or the next one starts."""
+    edges = (edge for span in reservation.spans for edge in (span.start_at, span.end_at) if edge > draft.now)
+    return min(edges, default=draft.now)
+
+
+def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
+    """Return whether there is nothing to settle before its next edge, as long as nothing happens to it."""
     if draft.is_just_awake and is_end_unseen(draft, reservation, vms):
-        return
+        return False
     current = latest_start(reservation, vms)
     if _ended_by_guest(draft, reservation, vms, current):
-        return
+        return False
     if current is not None and current.off_at is not None and _ended_while_parked(draft, reservation, vms, current):
-        return
+        return False
+    is_well = False
     if current is not None and current.running_at is not None and current.off_at is None:
         # One that was asked to stop will be started again: the lead of what follows is not given back.
         if current.stop_asked_at is None:
-            _settle_running(draft, reservation, vms, current)
+            is_well = _settle_running(draft, reservation, vms, current)
     else:
         settle_held_up(draft, reservation, vms)
+        is_well = _waits_well(draft, reservation, vms)
     reservation = draft.reservations[reservation.id]
     if reservation.outcome is None and not any(span.end_at > draft.now for span in reservation.spans):
         _settle_over(draft, reservation, vms)
+        return False
+    return is_well
+
+
+def _waits_well(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
+    """Whether one waits for its first start, which is to come in time, or is parked; on GPUs that are there."""
+    ahead = [span for span in reservation.spans if span.end_at > draft.now]
+    if not ahead or reservation.promise is None or ahead[0].start_at <= draft.now or any(map(draft.is_lost, ahead)):
+        return False
+    if not vms:
+        return not reservation.generation and ahead[0].start_at <= reservation.promise.start_by_at
+    current = latest_start(reservation, vms)
+    return current is not None and current.end is VmEnd.STOPPED and current.running_at is not None
 
 
 def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact | None) -> bool:
@@ -86,7 +125,7 @@ def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
     if span is None:
         return False
     edge_at = run_end_at(reservation, span)
-    goes_on = any(later.start_at >= edge_at for later in reservation.spans)
+    goes_on = any(later.start_at >= edge_at for later in reservation.spans) or override_told(reservation) is not None
     return goes_on and vm.off_at > edge_at - draft.settings.self_shutdown_ends_after_s
 
 
@@ -104,14 +143,17 @@ def _end_delivered(draft: Draft, reservation: Reservation) -> None:
     end(draft, reservation, Outcome.COMPLETED, reason(ReasonCode.HOURS_DELIVERED, run_s=reservation.request.run_s))
 
 
-def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> None:
-    """Give back what a guest that runs will not need; find room for what a fault cost it."""
+def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> bool:
+    """Give back what a guest that runs will not need; find room for what a fault cost it.
+
+    Returns whether there was nothing to do: it has what it needs.
+    """
     began_on = next((s for s in reservation.spans if s.generation == current.generation), None)
     span = reservation.span_at(draft.now)
     if began_on is None or span is None or not is_start_of_now(draft, reservation, current):
-        return
+        return False
     # Its start was held up, and what was booked again meanwhile was not told each time.
-    tell_if_broken(draft, reservation, HOURS_LOST)
+    tell_if_broken(draft, reservation, _cause_of_loss(reservation, vms))
     reservation = draft.reservations[reservation.id]
     ran_at = next(ran_since_at(draft, reservation, host, vm) for host, vm in vms if vm is current)
     assert ran_at is not None
@@ -125,16 +167,19 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
         shorter = () if due_at <= span.start_at else (replace(span, end_at=max(due_at, draft.now)),)
         draft.put(replace(reservation, spans=(*kept, *shorter)))
         draft.is_room_freed = True
-        return
+        return False
     tail = movable(draft, reservation)
     tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
         _trim(draft, reservation, tail, -missing_s)
-    elif missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
-        missing_s -= own_loss_s(draft, reservation, earlier)
+        return False
+    if missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
+        missing_s -= own_loss_s(draft, reservation, vms)
         if missing_s >= LEAST_OWED_S:
             _make_good(draft, reservation, span, tail_s, missing_s)
+        return False
+    return True
 
 
 def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> None:
@@ -157,8 +202,8 @@ def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], 
 
 
 def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSpan) -> bool:
-    """Whether hours were lost through no doing of the guest: a host's fault, or a start that took over its bound."""
-    if any(vm.end in HOST_FAULTS for _, vm in vms):
+    """Whether hours were lost through no doing of the guest: a fault, an override, a start that took over its bound."""
+    if any(vm.end in HOST_FAULTS for _, vm in vms) or override_told(reservation) is not None:
         return True
     if any(not past.is_pinned and past.start_at < past.end_at <= draft.now for past in reservation.spans):
         # Nothing was ever started in it: a host did not answer, or did not get to it.
@@ -181,11 +226,20 @@ def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s:
     reservation = draft.reservations[reservation.id]
     if missing_s >= LEAST_OWED_S:
         rebook(draft, reservation, run_s=tail_s + missing_s, is_fault=True, accept=lambda _: True)
-    tell_if_broken(draft, reservation, HOURS_LOST)
+    tell_if_broken(draft, reservation, _cause_of_loss(reservation, draft.vms_of(reservation.id)))
+
+
+def _cause_of_loss(reservation: Reservation, vms: Vms) -> Cause:
+    """Say what took hours: an admin's override, if there was one and no fault, else a fault."""
+    has_failed = any(vm.end in HOST_FAULTS for _, vm in vms)
+    return HOURS_LOST if has_failed else override_told(reservation) or HOURS_LOST
 
 
 def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
     """All booked time is over: done, unless a fault still owes hours."""
+    if override_told(reservation) is not None and any(_is_shutting_down(draft, host, vm) for host, vm in vms):
+        # What an override left it is known once its guest is off.
+        return
     run_s = owed_s(draft, reservation, vms)
     last = max(reservation.spans, key=lambda s: s.end_at, default=None)
     never_ran = not any(vm.running_at is not None for _, vm in vms)
@@ -195,6 +249,10 @@ def _settle_over(draft: Draft, reservation: Reservation, vms: Vms) -> None:
     _end_delivered(draft, reservation)
 
 
+def _is_shutting_down(draft: Draft, host: HostId, vm: VmFact) -> bool:
+    return vm.running_at is not None and vm.off_at is None and host not in draft.silent_hosts
+
+
 def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: int) -> None:
     """Find another place for hours that a fault took, or wait for one: a host that does not answer is none."""
     avoid = places_tried(draft, reservation, vms)
@@ -202,7 +260,8 @@ def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: 
         draft, reservation, run_s=run_s, avoid=avoid, is_fault=True, reach=Reach.ANSWERING, accept=lambda _: True
     ):
         never_ran = not any(vm.running_at is not None for _, vm in vms)
-        cause = cause_of_delay(draft, reservation, vms) if never_ran else HOURS_LOST
+        is_delayed = never_ran and bool(reservation.spans)
+        cause = cause_of_delay(draft, reservation, vms) if is_delayed else _cause_of_loss(reservation, vms)
         first = next(s for s in draft.reservations[reservation.id].spans if s.end_at > draft.now)
         # It goes on to wait where it waited, for what its owner was told: when it runs, its new end is told.
         is_same = first.start_at <= draft.now and (first.host, first.partition) in avoid
@@ -219,10 +278,7 @@ def _book_what_is_owed(draft: Draft, reservation: Reservation, vms: Vms, run_s: 
 
 def close_ended(draft: Draft) -> None:
     """Close ended reservations of which nothing is left on any host; the last thing of a step."""
-    for key in list(draft.reservations):
-        reservation = draft.reservations[key]
-        if reservation.outcome is None or reservation.is_closed:
-            continue
+    for reservation in draft.to_close():
         disk = draft.disks.get(reservation.disk) if reservation.disk else None
         is_disk_left = disk is not None and disk.reservation == reservation.id
         if not is_disk_left and all(vm.is_gone for _, vm in draft.vms_of(reservation.id)):
@@ -231,6 +287,8 @@ def close_ended(draft: Draft) -> None:
 
 def _drop_disks(draft: Draft) -> None:
     """Give room back whose retention is over, once the disk is seen to be gone."""
+    if min(map(_UNTIL_AT, draft.disks.values()), default=FOREVER) > draft.now:
+        return
     present = {fact.disk for facts in draft.facts.values() for fact in facts.disks if fact.deleted_at is None}
     for disk_id, disk in sorted(draft.disks.items()):
         holder = draft.reservations.get(disk.reservation)

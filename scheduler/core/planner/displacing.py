@@ -1,0 +1,188 @@
+"""Displacing: who waits starts now though others are in the way, if each of those has another place by its promise.
+
+The calendar does this for bookings in one piece, many times faster; here are those in several, over boundaries: as the
+one that starts, and as those that are in the way. All of it or nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from scheduler.core.calendar.pure import Fit
+from scheduler.core.plan import BookedSpan, Reservation
+from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booking import follow_disk, rebook, want_of
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.placing import Want, fits_of, may_park_at, stretches_for, with_tail
+from scheduler.core.planner.promising import has_started, keeps_promise
+from scheduler.core.requests import HostId, ReservationId, by_number
+from scheduler.core.topology import PartitionId
+
+MOST_TRIED = 4
+"""So many are tried in one step: each costs a few placements."""
+
+MOST_LOOKED_FOR = 16
+"""For so many it is looked who is in the way."""
+
+MOST_DISPLACED = 4
+"""So many give way to one."""
+
+WIDE = 8
+"""From so many GPUs on a booking gives way only to its like: it finds another place least often."""
+
+Option = tuple[int, BookedSpan, list[ReservationId]]
+"""How much is in the way in GPU-seconds, the first span, and whose bookings give way."""
+
+
+class Displacer:
+    """For one pass over those that wait."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
+        self._are_pieces: bool | None = None
+        self._free: dict[int, list[tuple[HostId, PartitionId]]] = {}
+
+    def forget(self) -> None:
+        """Something was booked: what was free need not be so any more."""
+        self._free.clear()
+
+    def start(self, key: ReservationId) -> bool:
+        """Start one now, others out of its way; False: nothing has changed."""
+        draft = self._draft
+        reservation = draft.reservations[key]
+        if not self._tries_left or not self._looks_left or has_started(reservation) or not self._is_of_use():
+            return False
+        self._looks_left -= 1
+        option = min(self._options(reservation), default=None, key=lambda option: option[0])
+        if option is None:
+            return False
+        self._tries_left -= 1
+        _, first, others = option
+        with draft.attempt() as attempt:
+            displaced = [draft.reservations[other] for other in others]
+            hours_s = {one.id: sum(draft.hours_s(s, one.request.gpus) for s in one.spans) for one in displaced}
+            for one in (reservation, *displaced):
+                draft.put(replace(one, spans=()))
+            spans = with_tail(draft, _want(draft, reservation), first)
+            if spans is None:
+                return False
+            draft.put(replace(reservation, spans=spans))
+            follow_disk(draft, key)
+            if not is_well(draft, draft.reservations[key]):
+                return False
+            for one in sorted(displaced, key=_urgency):
+                bare = draft.reservations[one.id]
+                if not rebook(draft, bare, run_s=hours_s[one.id], accept=keeps_promise(draft, one)):
+                    return False
+            attempt.keep()
+        return True
+
+    def _is_of_use(self) -> bool:
+        """Whether anybody waits in several pieces: with the others the calendar has tried all that is tried here."""
+        if self._are_pieces is None:
+            draft, movable = self._draft, self._draft.board.movable
+            # Without windows nothing is in pieces.
+            self._are_pieces = bool(draft.windows) and any(
+                one.id not in movable and _may_give_way(draft, one) for one in draft.live() if one.spans
+            )
+        return self._are_pieces
+
+    def _options(self, reservation: Reservation) -> Iterator[Option]:
+        """Yield the partitions on which one could begin now if those that are booked there gave way."""
+        draft, gpus = self._draft, reservation.request.gpus
+        want = _want(draft, reservation)
+        fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
+        for host, partition in self._free_now(gpus):
+            if want.storage is not None and draft.hosts[host].storage != want.storage:
+                continue
+            first = _first_span(draft, want, fits[id(draft.hosts[host].profile)], host, partition)
+            if first is None:
+                continue
+            others = self._in_the_way(reservation, first)
+            if others:
+                weight = sum(_gpu_s(draft.reservations[other]) for other in others)
+                yield weight, first, others
+
+    def _free_now(self, gpus: int) -> list[tuple[HostId, PartitionId]]:
+        """Return the partitions of a size on which nothing is booked at this instant."""
+        if gpus not in self._free:
+            draft, now = self._draft, self._draft.now
+            self._free[gpus] = [
+                (host.id, partition.id)
+                for host in draft.hosts.values()
+                if host.id not in draft.silent_hosts and gpus in host.profile.sizes
+                for partition in host.profile.partitions_of_size(gpus)
+                if draft.board.free_until(host.id, partition.id, now) > now
+                and draft.board.begins_at(host.id, partition.id) <= now
+            ]
+        return self._free[gpus]
+
+    def _in_the_way(self, reservation: Reservation, first: BookedSpan) -> list[ReservationId]:
+        """Return whose bookings lie where a span would, if all of them may give way; else none."""
+        draft, gpus = self._draft, reservation.request.gpus
+        way = draft.board.in_the_way(first.host, first.partition, first.start_at, first.end_at)
+        others = sorted({other for other, _ in way} - {reservation.id}, key=by_number)
+        if len(others) > MOST_DISPLACED:
+            return []
+        bookings = [draft.reservations[other] for other in others]
+        if not all(_may_give_way(draft, one) and (gpus >= WIDE or one.request.gpus <= gpus) for one in bookings):
+            return []
+        is_known = reservation.id in draft.board.movable and all(other in draft.board.movable for other in others)
+        # All in one piece: the calendar has tried that.
+        return [] if is_known else others
+
+
+def _want(draft: Draft, reservation: Reservation) -> Want:
+    want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+    if reservation.request.continues is not None and reservation.disk in draft.disks:
+        want = replace(want, storage=draft.disks[reservation.disk].storage)
+    return want
+
+
+def _profiles(draft: Draft, gpus: int) -> Iterable[int]:
+    return [id(profile) for _, profile in draft.board.profiles_by_kind if gpus in profile.sizes]
+
+
+def _first_span(draft: Draft, want: Want, fit: Fit, host: HostId, partition: PartitionId) -> BookedSpan | None:
+    """Return the piece that begins now on a partition, whatever else is booked there; None: no window lets it."""
+    now = draft.now
+    stretch = next(iter(stretches_for(draft, want, host)), None)
+    if stretch is None or stretch.start_at > now:
+        return None
+    end_at = now + fit.whole_s
+    if end_at > stretch.end_at:
+        if not may_park_at(want, stretch) or now + fit.shortest_s > stretch.end_at:
+            return None
+        end_at = stretch.end_at
+    return BookedSpan(start_at=now, end_at=end_at, host=host, partition=partition)
+
+
+def _may_give_way(draft: Draft, reservation: Reservation) -> bool:
+    if has_started(reservation) or reservation.outcome is not None or reservation.promise is None:
+        return False
+    return reservation.spans[0].start_at > draft.now and not any(map(draft.is_lost, reservation.spans))
+
+
+def _gpu_s(reservation: Reservation) -> int:
+    return reservation.request.gpus * reservation.request.run_s
+
+
+def _urgency(reservation: Reservation) -> tuple[int, int, tuple[int, str]]:
+    """Whoever has to start first chooses first, the larger before the smaller."""
+    due_at = reservation.promise.start_by_at if reservation.promise is not None else 0
+    return due_at, -reservation.request.gpus, by_number(reservation.id)
+
+
+def is_well(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
+    if not keeps_promise(draft, reservation)(reservation.spans):
+        return False
+    if check_gpus_at_once(draft, reservation.request, reservation.spans):
+        return False
+    if reservation.disk is None or reservation.disk not in draft.disks:
+        return True
+    disk = draft.disks[reservation.disk]
+    start_at = max(disk.from_at, draft.now)
+    return draft.has_pool_room(
+        disk.storage, is_scratch=disk.is_scratch, start_at=start_at, end_at=disk.until_at, more_gib=0
+    )

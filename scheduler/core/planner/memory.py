@@ -1,0 +1,168 @@
+"""What one planning step leaves for the next, so that a step costs what has happened since: never the truth.
+
+The board of the plan that was decided last, who needs no look for now, the windows looked up, who was tried for an
+early start in vain. It follows a plan from one version to the next, whoever changed it. Without it a step decides the
+same, but for one thing: who was tried in vain is not tried again before room is freed or a while has passed.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from scheduler.core.facts import HostFacts
+from scheduler.core.plan import Plan, Reservation, Rules
+from scheduler.core.planner.board import Board
+from scheduler.core.planner.settled import Settled
+from scheduler.core.planner.starts import Starts
+from scheduler.core.planner.tried import Tried
+from scheduler.core.planner.window_book import WindowBook
+from scheduler.core.requests import AtBoundary, HostId, ReservationId, by_number
+from scheduler.core.spans import Instant
+from scheduler.core.windows import Stretches
+
+OpeningKey = tuple[int, str, AtBoundary, Instant]
+"""Of whom, and from when on: when some host next lets them in."""
+
+MOST_OPENINGS = 10_000
+
+StretchesKey = tuple[HostId, int, str, AtBoundary, bool]
+
+
+class Memory:
+    """Handed to each step. Not thread-safe."""
+
+    def __init__(self, *, may_be_compiled: bool = True) -> None:
+        self.settled = Settled()
+        self.starts = Starts()
+        self.tried = Tried()
+        self.board: Board | None = None
+        """Of the plan at hand; None: it has to be made."""
+        self.may_be_compiled = may_be_compiled
+        self._window_book = WindowBook({})
+        self.news: set[ReservationId] = set()
+        """Reservations that were changed by others, or of whose starts hosts remember anything different."""
+        self.is_new = True
+        """Nothing is remembered of a plan before."""
+        self.ended: dict[ReservationId, Reservation] = {}
+        """Reservations that have ended and of which something is left."""
+        self._live: dict[ReservationId, Reservation] = {}
+        self._plan: Plan | None = None
+        self._now: Instant = 0
+        self._reservations: list[ReservationId] = []
+        self._stretches_by: tuple[object, ...] = ()
+        self._stretches: dict[StretchesKey, Stretches] = {}
+        self._openings: dict[OpeningKey, Instant] = {}
+
+    def afresh(self) -> "Memory":
+        """Return one that remembers only who was tried in vain: a step with it decides the same as with this one."""
+        other = Memory(may_be_compiled=self.may_be_compiled)
+        other.tried = self.tried.copy()
+        return other
+
+    def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
+        """Come to a plan, to what hosts remember and to an instant; a step that begins so ends with `end`."""
+        known, self._plan = self._plan, None
+        if now < self._now:
+            self._stretches_by = ()
+        self._now = now
+        self.news = self.starts.follow(facts)
+        if known is None or self.board is None or not self._follow(self.board, known, plan, now):
+            self.board = None
+            self.settled = Settled()
+            self.news.clear()
+            self._live = {key: r for key, r in self.reservations(plan).items() if r.outcome is None}
+            self.ended = {key: r for key, r in plan.reservations.items() if r.outcome is not None}
+        self.is_new = self.board is None
+        for changed in self.news:
+            self.settled.look_at(changed)
+
+    def _follow(self, board: Board, known: Plan, plan: Plan, now: Instant) -> bool:
+        """Bring the board from one plan to another; False: it costs less to make one."""
+        if now < board.calendar.now or board.is_worn:
+            return False
+        if known.hosts is not plan.hosts and not _are_alike(known, plan):
+            return False
+        # Numbered as a new board would number them: ties are broken by it.
+        if board.hosts != sorted(plan.hosts):
+            return False
+        is_same_time = known.windows is plan.windows and known.rules is plan.rules
+        if not is_same_time or known.horizon_at != plan.horizon_at:
+            board.forget_stretches()
+        board.advance(now)
+        if known.reservations is plan.reservations:
+            return True
+        before, after = known.reservations, plan.reservations
+        changed = [key for key, reservation in after.items() if before.get(key) is not reservation]
+        if len(before) + sum(key not in before for key in changed) > len(after):
+            changed += [key for key in before if key not in after]
+        self.news.update(changed)
+        is_in_order = all(key in self._live or key not in after for key in changed)
+        for key in changed:
+            self._sort_in(key, after.get(key))
+            if key in before:
+                for span in before[key].spans:
+                    board.unbook(span)
+            if key not in after:
+                self.settled.drop(key)
+        if not is_in_order:
+            self._live = {key: r for key, r in self.reservations(plan).items() if r.outcome is None}
+        for key in sorted(changed, key=by_number):
+            if key in after:
+                for span in after[key].spans:
+                    board.book(key, span)
+        return True
+
+    def _sort_in(self, key: ReservationId, reservation: Reservation | None) -> None:
+        """Follow one reservation, or that there is none any more."""
+        if reservation is not None and reservation.outcome is None:
+            self._live[key] = reservation
+            self.ended.pop(key, None)
+            return
+        self._live.pop(key, None)
+        if reservation is None:
+            self.ended.pop(key, None)
+        else:
+            self.ended[key] = reservation
+
+    def live(self) -> dict[ReservationId, Reservation]:
+        """Return the reservations of the plan at hand that have not ended, in the order in which they came."""
+        return dict(self._live)
+
+    def end(self, board: Board, plan: Plan, changed: Iterable[ReservationId]) -> None:
+        """Keep a board that is as a plan is; if that is not committed after all, it is followed back."""
+        for key in changed:
+            self._sort_in(key, plan.reservations.get(key))
+        self.board, self._plan = board, plan
+        # In order, as the step had them: what is new came last.
+        self._reservations = list(plan.reservations)
+
+    def window_book(self, plan: Plan) -> WindowBook:
+        if self._window_book.windows is not plan.windows:
+            self._window_book = WindowBook(plan.windows)
+        return self._window_book
+
+    def stretches(
+        self, book: WindowBook, rules: Rules | None, horizon_at: Instant
+    ) -> tuple[dict[StretchesKey, Stretches], dict[OpeningKey, Instant]]:
+        """Return the stretches that were worked out from these windows, and when they open; what is added is kept."""
+        by = book, rules, horizon_at
+        if self._stretches_by != by or len(self._openings) > MOST_OPENINGS:
+            self._stretches_by, self._stretches, self._openings = by, {}, {}
+        return self._stretches, self._openings
+
+    def reservations(self, plan: Plan) -> dict[ReservationId, Reservation]:
+        """Return a plan's reservations in the order in which they came, however it was read."""
+        keys = list(plan.reservations)
+        if keys != self._reservations:
+            keys.sort(key=by_number)
+            self._reservations = keys
+            return {key: plan.reservations[key] for key in keys}
+        return dict(plan.reservations)
+
+
+def _are_alike(known: Plan, plan: Plan) -> bool:
+    """Whether two plans have the same hosts, as far as a board knows them."""
+    if known.hosts.keys() != plan.hosts.keys():
+        return False
+    return all(
+        (host.profile, host.storage) == (plan.hosts[key].profile, plan.hosts[key].storage)
+        for key, host in known.hosts.items()
+    )
