@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api import calendar, hosts, policies, quotes, reservations, status, users
+from api import calendar, demand, hosts, metrics, policies, quotes, reservations, status, users
 from api.access import Access
 from api.bodies import BodyLimits
 from api.instants import shower
@@ -25,7 +25,7 @@ from api.problems import FieldProblem, Problem, invalid, response
 from api.services import MOST_AT_ONCE, Services, installed_version
 from api.writing import PREFIX, BeingPlanned
 
-_ROUTERS = (status, reservations, quotes, calendar, hosts, policies, users)
+_ROUTERS = (status, metrics, reservations, quotes, calendar, hosts, policies, demand, users)
 _LONGEST_VALUE = 80
 _MOST_ERRORS = 20
 

@@ -14,15 +14,19 @@ from api.schemas import (
     BookingChangeOut,
     BookingSpanOut,
     BrokenPromiseOut,
-    Nothing,
+    OverriddenOut,
     PoliciesOut,
     PolicyAppliedOut,
+    PolicyApplyIn,
     PolicyCheckedOut,
     PolicyDiffOut,
     PolicyIn,
     PolicyProblemOut,
+    PolicyRemarksIn,
     PolicyVersionOut,
     PolicyWithTextOut,
+    WatchIn,
+    WatchOut,
     WindowChangeOut,
 )
 from api.services import Given, Services
@@ -31,10 +35,12 @@ from api.writing import ACCEPTED, PREFIX, Key, file_and_wait
 from policies.applying import CheckedPolicy, apply_to_plan, check_text
 from policies.problems import Problem as PolicyProblem
 from scheduler.core.intents import ApplyPolicy, Intent
+from scheduler.core.planner.causes import was_overridden_by
 from scheduler.core.planner.policy_diff import BookingChange, PolicyDiff, policy_diff
 from scheduler.core.planner.window_changes import WindowChange
 from scheduler.core.reasons import ReasonCode
 from scheduler.service.policy_versions import policy_history
+from scheduler.service.policy_watches import Watch, WatchState, report_watch
 from scheduler.store.accounts import User
 from scheduler.store.plans import PolicyRecord
 
@@ -63,6 +69,9 @@ def list_policies(
                 author=one.author,
                 is_current=one.version == current,
                 source=one.source,
+                message=one.note.message,
+                override=one.note.override or None,
+                made_with=dict(one.note.made_with),
                 same_text_as=one.same_text_as,
             )
             for one in policy_history(services.store, most=limit)
@@ -79,6 +88,10 @@ def show_policy(version: str, user: Caller, services: Given) -> PolicyWithTextOu
         applied_at=record.applied_at,
         author=record.author,
         is_current=record.version == _current(services),
+        source=record.rules.source,
+        message=record.note.message,
+        override=record.note.override or None,
+        made_with=dict(record.note.made_with),
         text=record.text,
     )
 
@@ -107,25 +120,42 @@ def diff_policy(body: PolicyIn, user: Admin, services: Given) -> PolicyDiffOut:
         profiles=services.profiles,
         likely_wait_s=services.plans.waits.likely_wait_s,
         used_gpu_s=services.plans.shares.used_gpu_s,
+        ended_uses=services.plans.ended.seen_from(seen.plan),
     )
     return _diff_out(found, checked, _current(services), services)
 
 
 @router.post("/policies", status_code=201, responses=ACCEPTED)
-def apply_policy(body: PolicyIn, user: Admin, services: Given, answer: Response, key: Key = None) -> PolicyAppliedOut:
+def apply_policy(
+    body: PolicyApplyIn, user: Admin, services: Given, answer: Response, key: Key = None
+) -> PolicyAppliedOut:
     """Apply a policy: all of it, or nothing."""
-    return _apply(body.text, body.source, user, services, answer, key)
+    return _apply(body, user, services, answer, key)
 
 
 @router.post("/policies/{version}/rollback", status_code=201, responses=ACCEPTED)
 def roll_back(
-    version: str, user: Admin, services: Given, answer: Response, key: Key = None, body: Nothing | None = None
+    version: str, user: Admin, services: Given, answer: Response, key: Key = None, body: PolicyRemarksIn | None = None
 ) -> PolicyAppliedOut:
     """Apply the text of an earlier version as a new one: all of it, or nothing."""
     record = _record(version, services)
     if record.version == _current(services):
         raise Problem(409, "policy.is_current", f"policy version {record.version} holds already; name an earlier one")
-    return _apply(record.text, record.rules.source or "policy.yaml", user, services, answer, key)
+    remarks = body or PolicyRemarksIn()
+    source = record.rules.source or "policy.yaml"
+    again = PolicyApplyIn.model_construct(
+        text=record.text, source=source, message=remarks.message, override=remarks.override
+    )
+    return _apply(again, user, services, answer, key)
+
+
+@router.post("/policies/watches")
+def report(body: WatchIn, user: Admin, services: Given) -> WatchOut:
+    """Keep what somebody says who watches policy files: that they are applied, or why not. Nothing is applied."""
+    problem = " ".join((body.problem or "").split())
+    watch = Watch(name=body.name, state=WatchState(body.state), problem=problem)
+    report_watch(services.store, services.clock, watch, actor=user.name, version=_current(services) or 0)
+    return WatchOut(name=body.name, problem=problem or None)
 
 
 def _record(version: str, services: Services) -> PolicyRecord:
@@ -136,18 +166,28 @@ def _record(version: str, services: Services) -> PolicyRecord:
     return record
 
 
-def _apply(
-    text: str, source: str, user: User, services: Services, answer: Response, key: str | None
-) -> PolicyAppliedOut:
-    def is_same(filed: Intent) -> bool:
-        return isinstance(filed, ApplyPolicy) and (filed.text, filed.rules.source) == (text, source)
+def _apply(body: PolicyApplyIn, user: User, services: Services, answer: Response, key: str | None) -> PolicyAppliedOut:
+    message, override = body.message.strip(), (body.override or "").strip()
 
-    checked = _checked(text, source, services)
+    def is_same(filed: Intent) -> bool:
+        return isinstance(filed, ApplyPolicy) and (
+            (filed.text, filed.rules.source, filed.note.message, filed.note.override)
+            == (body.text, body.source, message, override)
+        )
+
+    checked = _checked(body.text, body.source, services)
     if checked.policy is None:
         raise _invalid(checked)
     for number in range(MOST_TRIES):
         plan = services.plans.current()
-        intent = apply_to_plan(checked.policy, plan, now=services.clock.now(), settings=services.settings)
+        intent = apply_to_plan(
+            checked.policy,
+            plan,
+            now=services.clock.now(),
+            settings=services.settings,
+            message=message,
+            override=override,
+        )
         numbered = key if key is None or number == 0 else f"{key}#{number}"
         decided = file_and_wait(services, user, intent, key=numbered, is_same=is_same)
         if decided.is_accepted:
@@ -173,8 +213,28 @@ def _applied(seq: int, checked: CheckedPolicy, services: Services, answer: Respo
         applied_at=record.applied_at,
         author=found[0].author,
         is_current=version == _current(services),
+        source=applied.rules.source,
+        message=applied.note.message,
+        override=applied.note.override or None,
+        made_with=dict(applied.note.made_with),
         problems=_shown(checked.problems),
+        overridden=_overridden(version, services),
     )
+
+
+def _overridden(version: int, services: Services) -> list[OverriddenOut]:
+    """Return those whose promise a version broke, as far as they are not over yet."""
+    seen = services.snapshot()
+    return [
+        OverriddenOut(
+            reservation=one.id,
+            owner=one.request.owner,
+            promise=shown_promise(one.promise),
+            has_place=any(span.end_at > seen.now for span in one.spans),
+        )
+        for one in seen.plan.reservations.values()
+        if one.outcome is None and was_overridden_by(one, version)
+    ]
 
 
 def _checked(text: str, source: str, services: Services) -> CheckedPolicy:
@@ -224,7 +284,13 @@ def _diff_out(found: PolicyDiff, checked: CheckedPolicy, current: int | None, se
         windows=[_window_out(change) for change in found.windows],
         bookings=[_booking_out(change) for change in found.bookings],
         broken=[
-            BrokenPromiseOut(reservation=one.reservation, owner=one.owner, reason=why)
+            BrokenPromiseOut(
+                reservation=one.reservation,
+                owner=one.owner,
+                reason=why,
+                promise=shown_promise(one.promise),
+                after=shown_promise(one.after),
+            )
             for one, why in zip(found.broken, shown_reasons([one.why for one in found.broken], services), strict=True)
         ],
         is_broken_complete=found.is_broken_complete,

@@ -104,6 +104,7 @@ def explain_reservation(id: str, user: Caller, services: Given) -> WhyOut:
         snapshot.now,
         services.settings,
         used_gpu_s=services.plans.shares.used_gpu_s,
+        ended_uses=services.plans.ended.seen_from(snapshot.plan),
     )
     return WhyOut(
         id=account.reservation.id,

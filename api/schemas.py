@@ -98,6 +98,31 @@ class PolicyIn(Body):
     """The file's name, for `file:line` in messages."""
 
 
+RemarkIn = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line in somebody's own words."""
+ReasonIn = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
+"""The same, and not empty."""
+
+
+class PolicyRemarksIn(Body):
+    message: RemarkIn = ""
+    """Why it is applied; kept with the version."""
+    override: ReasonIn | None = None
+    """Why it may break promises; if not given, it may break none."""
+
+
+class PolicyApplyIn(PolicyIn, PolicyRemarksIn):
+    pass
+
+
+class WatchIn(Body):
+    name: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    """The machine and the path of the files."""
+    state: Literal["watching", "once", "ended"] = "watching"
+    problem: Annotated[str, Field(max_length=4000)] | None = None
+    """Why they are not applied; null when they are, or when there is nothing to apply."""
+
+
 class UserIn(Body):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     role: Literal["student", "admin"] = "student"
@@ -181,6 +206,32 @@ class ReservationOut(Answer):
 class ReservationsOut(Answer):
     reservations: list[ReservationOut]
     plan_version: int
+    now: InstantOut
+
+
+class WantedOut(Answer):
+    """A request, and how long its guests ran."""
+
+    id: str
+    owner: str
+    queue: str
+    gpus: int
+    run_s: int
+    submitted_at: InstantOut
+    not_before_at: InstantOut | None
+    asked_start_by_at: InstantOut | None
+    disk_gib: int
+    by_policy: str | None
+    """The policy's entry that asked for it."""
+    outcome: str | None
+    """Null: it is not over."""
+    ran_s: int
+
+
+class DemandOut(Answer):
+    requests: list[WantedOut]
+    next: str | None
+    """Ask for what came after this one; null: there is no more."""
     now: InstantOut
 
 
@@ -369,6 +420,14 @@ class PolicyOut(Answer):
     applied_at: InstantOut
     author: str
     is_current: bool
+    source: str
+    """The name of the file or directory that was applied."""
+    message: str
+    """Why it was applied, in its author's words; may be empty."""
+    override: str | None
+    """Why it was let break promises; null: it was not."""
+    made_with: dict[str, str]
+    """The versions of the data that its windows were made with: `tzdata`, `holidays`. Empty if that is not known."""
 
 
 class PolicyWithTextOut(PolicyOut):
@@ -389,9 +448,20 @@ class PolicyCheckedOut(Answer):
     problems: list[PolicyProblemOut]
 
 
+class OverriddenOut(Answer):
+    reservation: str
+    owner: str
+    promise: PromiseOut | None
+    """What was promised instead."""
+    has_place: bool
+    """False: no place is left for it before the horizon; its record and its disk are kept."""
+
+
 class PolicyAppliedOut(PolicyOut):
     problems: list[PolicyProblemOut]
     """Warnings: it was applied, and will perhaps not do what its author wants."""
+    overridden: list[OverriddenOut]
+    """Whose promise it broke by `override`; each of them was told."""
 
 
 class UserOut(Answer):
@@ -450,9 +520,12 @@ class DoctorOut(Answer):
     checks: list[CheckOut]
 
 
+class WatchOut(Answer):
+    name: str
+    problem: str | None
+
+
 class PolicyVersionOut(PolicyOut):
-    source: str
-    """The name of the file or directory that was applied."""
     same_text_as: int | None
     """The newest earlier version with the very same text, of those in this answer."""
 
@@ -501,6 +574,9 @@ class BrokenPromiseOut(Answer):
     reservation: str
     owner: str
     reason: ReasonOut
+    promise: PromiseOut | None
+    after: PromiseOut | None
+    """What would be promised instead if an admin overrides it; null: no place would be left before the horizon."""
 
 
 class PolicyDiffOut(Answer):
@@ -520,7 +596,7 @@ class PolicyDiffOut(Answer):
     broken: list[BrokenPromiseOut]
     is_broken_complete: bool
     reasons: list[ReasonOut]
-    """Why it would be refused besides."""
+    """Why it would be refused in any case; nothing else is known then."""
     owners_hit: list[str]
     """Whose booking would move, or whose promise would break."""
     problems: list[PolicyProblemOut]

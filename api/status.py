@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from api.identity import Admin, Caller
 from api.schemas import CheckOut, DoctorOut, MeOut, StatusOut
-from api.services import Given, installed_version
-from scheduler.service.doctor import diagnose, gather
+from api.services import Given, Services, installed_version
+from scheduler.service.doctor import Check, diagnose, gather
 
 router = APIRouter(tags=["status"])
 
@@ -34,17 +34,23 @@ def me(user: Caller, services: Given) -> MeOut:
 @router.get("/doctor")
 def doctor(user: Admin, services: Given) -> DoctorOut:
     """Check every part, causes before what they cause."""
-    evidence = gather(
-        store=services.store,
-        clock=services.clock,
-        plans=services.plans,
-        known_facts=services.known_facts,
-        speed=services.speed(),
-        redis_problem=services.redis_ping(),
-    )
     return DoctorOut(
         checks=[
             CheckOut(name=check.name, ok=check.is_ok, detail=check.detail, remedy=check.remedy)
-            for check in diagnose(evidence)
+            for check in look(services)
         ]
+    )
+
+
+def look(services: Services) -> tuple[Check, ...]:
+    """Check every part."""
+    return diagnose(
+        gather(
+            store=services.store,
+            clock=services.clock,
+            plans=services.plans,
+            known_facts=services.known_facts,
+            speed=services.speed(),
+            redis_problem=services.redis_ping(),
+        )
     )

@@ -1,11 +1,15 @@
-"""How fast policies are read, checked and made into windows.
+"""How fast policies are read, checked and made into windows, and tried in simulated time.
 
     python -m benchmarks policies
+    python -m benchmarks policies --trace itp07.csv.gz --hosts 17
 
 *Check* is what `nightshift policy check DIR` does, from the first byte of 200 files to every error and warning over 400
 days. *A year* is the windows of 1,000 hosts, as the ticker and an apply make them. *A hostile file* is the slowest of
 those that tests keep. Times are of processor time, so that what else runs on the machine does not count; the smallest
 of several is the one that least disturbed.
+
+With a trace, two policies are tried on it side by side, as `nightshift policy simulate` does it, with the compiled
+calendar and without: that is wall time, of two processes.
 """
 
 import argparse
@@ -13,17 +17,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
 
+from cli.policy_demand import day_of, of_trace
+from cli.recorded import Asks, read_trace
+from cli.side_by_side import Case, side_by_side
+from cli.simulated_fleet import named_fleet
 from policies.checks import check_policy, errors_of
 from policies.files import PolicyText, read_policy
 from policies.format import LoadedPolicy
 from policies.loading import load_policy
 from policies.windows import windows_between
 from scheduler.core.requests import HostId
-from scheduler.core.spans import DAY_S, Instant
+from scheduler.core.spans import DAY_S, HOUR_S, Instant
 from tests.policies.test_never_raises import HOSTILE
 
 FILES = 200
@@ -89,12 +98,46 @@ maintenance:
 )
 
 
+_TRIED = """\
+version: 1
+zone: Europe/Berlin
+outside: day
+layouts:
+  day: {{sizes: [1, 2, 4, 8], queues: [interactive]}}
+  night: {{sizes: [16], queues: [hpc]}}
+queues:
+  interactive:
+  hpc: {{at_boundary: finish, scratch: true}}
+images: [ubuntu-24.04-cuda]
+windows:
+  - {{name: night, layout: night, opens: "0 {opens} * * *", for: {length}, only_if_queued: true}}
+reserve:
+  - {{name: climate, cron: "0 {opens} * * mon-fri", for: 6h, gpus: 16, queue: hpc, owner: climate-group}}
+"""
+_OLD, _NEW = _TRIED.format(opens=20, length="12h"), _TRIED.format(opens=22, length="8h")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--times", type=int, default=5, help="how often each is done; the smallest counts")
+    parser.add_argument("--trace", type=Path, help="only try policies, on this trace: CSV or CSV.gz")
+    parser.add_argument("--hosts", type=int, default=17, help="DGX-2s to try them on")
+    parser.add_argument("--days", type=int, help="only so many days of the trace")
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """Measure, print the table and return its rows."""
+    if arguments.trace is not None:
+        rows = _tried(arguments.trace, hosts=arguments.hosts, days=arguments.days)
+    else:
+        rows = _read(arguments.times)
+    table = Table("what", "most, s", "took, s")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+    return rows
+
+
+def _read(times: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory(prefix="nightshift-policies-") as directory:
         folder = Path(directory) / "policies.d"
         folder.mkdir()
@@ -102,15 +145,43 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
         for number in range(1, FILES):
             text = _HOST.format(number=number, minute=number % 60)
             (folder / f"{number:03}-host.yaml").write_text(text, encoding="utf-8")
-        rows = [
-            _row(f"check of {FILES} files", 1.0, _least_s(lambda: _check(folder), arguments.times)),
-            *_year(arguments.times),
-            _hostile(arguments.times),
+        return [
+            _row(f"check of {FILES} files", 1.0, _least_s(lambda: _check(folder), times)),
+            *_year(times),
+            _hostile(times),
         ]
-    table = Table("what", "most, s", "took, s")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+
+
+def _tried(trace: Path, *, hosts: int, days: int | None) -> list[dict[str, object]]:
+    """Return how long two policies take side by side; both calendars have to find the same."""
+    fleet = named_fleet(str(hosts), "dgx-2")
+    from_at = FROM_AT - HOUR_S
+    demand = of_trace(read_trace(trace), from_at=from_at, asks=Asks.OVER, seed=1, largest=fleet.largest, days=days)
+    zone = ZoneInfo("Europe/Berlin")
+    until_at = day_of(demand.requests[-1].at, zone, later=1)
+    rows, found = [], []
+    for may_be_compiled, most_s in ((True, 15.0), (False, 120.0)):
+        cases = [
+            Case(
+                text=text,
+                source=source,
+                wanted=demand.requests,
+                hosts=fleet.hosts,
+                profiles=tuple(fleet.profiles.values()),
+                from_at=from_at,
+                until_at=until_at,
+                zone=zone.key,
+                may_be_compiled=may_be_compiled,
+            )
+            for source, text in (("old.yaml", _OLD), ("new.yaml", _NEW))
+        ]
+        began_s = time.perf_counter()
+        found.append(side_by_side(cases, lambda number, made: None))
+        took_s = time.perf_counter() - began_s
+        calendar = "" if may_be_compiled else ", without the compiled calendar"
+        what = f"old and new on {len(demand.requests)} requests, {(until_at - from_at) // DAY_S} days, {hosts} hosts"
+        rows.append(_row(what + calendar, most_s, took_s))
+    assert found[0] == found[1]
     return rows
 
 

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import policy_diff, policy_versions
+from cli import policy_diff, policy_simulate, policy_versions, policy_watch
 from cli.client import Json, Problem, as_text
 from cli.connecting import AsJson, Connection, with_server
-from cli.output import EXIT_NO, complain
+from cli.output import EXIT_NO, EXIT_USAGE, complain
 from cli.policy import FromDate, read_policy_text, show_file, show_text
 from cli.policy_problems import line_in
+from cli.policy_remarks import Message, Override, overridden_lines, remarks_of
+from cli.policy_server import policy_on_server
 from cli.waiting import decided_intent
 
 _DAYS = 7
@@ -20,28 +22,48 @@ _DAYS = 7
 
 def apply(
     connection: Connection,
-    file: Annotated[Path, typer.Argument(help="The policy file, YAML, or a directory of them.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="The policy file, YAML, or a directory of them.", show_default=False)
+    ] = None,
+    message: Message = "",
+    override: Override = None,
+    applied: Annotated[
+        bool, typer.Option("--applied", help="Apply the policy that holds again: after new time zone or holiday data.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a policy. It is taken whole or not at all: not if it has errors, nor if it would break a promise."""
-    read = read_policy_text(file, as_json=as_json)
+    """Apply a policy. It is taken whole or not at all: not if it has errors, nor if it would break a promise.
+
+    With --override it may break promises: `nightshift policy diff` says before whose. They are told.
+    """
+    if (file is None) != applied:
+        complain("give a policy file, or --applied for the policy that holds")
+        raise typer.Exit(EXIT_USAGE)
+    remarks = remarks_of(message, override)
+    read = policy_on_server(connection) if file is None else read_policy_text(file, as_json=as_json)
+    named = file or Path(read.name)
     try:
-        body = {"text": read.text, "source": read.name}
+        body = {"text": read.text, "source": read.name, **remarks}
         answer = decided_intent(connection, connection.client.post("/policies", body))
     except Problem as problem:
         found = problem.document.get("problems")
         if not isinstance(found, list):
             raise
-        _show_problems(problem.document, file, as_json=as_json)
-        complain(f"{file} was not applied; `nightshift policy check {file}` says the same without a server")
+        _show_problems(problem.document, named, as_json=as_json)
+        remedy = "" if file is None else f"; `nightshift policy check {file}` says the same without a server"
+        complain(f"{named} was not applied{remedy}")
         raise typer.Exit(EXIT_NO) from None
     if as_json:
         print(as_text(answer))
         return
     for one in answer.get("problems") or []:
-        print(line_in(one, file))
+        print(line_in(one, named))
     version = answer.get("version")
-    print(f"{file} is applied{'' if version is None else f' as version {version}'}. Next: nightshift calendar --for 7d")
+    print(
+        f"{named} is applied{'' if version is None else f' as version {version}'}. Next: nightshift calendar --for 7d"
+    )
+    for line in overridden_lines(answer, connection.times()):
+        print(line)
 
 
 def show(
@@ -106,7 +128,12 @@ def _show_problems(document: Json, file: Path, *, as_json: bool) -> None:
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to `nightshift policy`."""
-    app.command("apply", epilog="Example:\n\n  nightshift policy apply university.yaml")(with_server(apply))
+    app.command(
+        "apply",
+        epilog="Examples:\n\n  nightshift policy apply university.yaml --message 'longer nights'\n\n"
+        "  nightshift policy apply university.yaml --override 'power work on Tuesday'\n\n"
+        "  nightshift policy apply --applied",
+    )(with_server(apply))
     app.command(
         "show",
         epilog="Examples:\n\n  nightshift policy show --days 14\n\n  nightshift policy show 3\n\n"
@@ -114,3 +141,5 @@ def mount(app: typer.Typer) -> None:
     )(_local_first(with_server(show)))
     policy_versions.mount(app)
     policy_diff.mount(app)
+    policy_watch.mount(app)
+    policy_simulate.mount(app)

@@ -49,14 +49,14 @@ def check(
     Ends with 0 if the policy is fine, 1 if it has errors (with --strict also warnings), 2 if it cannot be read.
     """
     read = read_policy_text(file, as_json=as_json)
-    first_day = _date(from_date, as_json)
+    first_day = read_date(from_date, as_json)
     policy = load_policy(read.text, source=read.source)
     if isinstance(policy, tuple):
-        _finish_with(policy, file, as_json)
+        finish_with(policy, file, as_json)
     from_at = int(time.time()) if first_day is None else first_instant(first_day, policy)
     problems = check_policy(policy, from_at=from_at)
     if errors_of(problems):
-        _finish_with(problems, file, as_json)
+        finish_with(problems, file, as_json)
     found = coming(policy, from_at=from_at, days=days)
     if as_json:
         shown = {"file": str(file), "ok": True, "problems": [_problem_as_json(problem) for problem in problems]}
@@ -83,14 +83,14 @@ def show_file(file: Path, *, days: int, from_date: str, as_json: bool) -> None:
 
 def show_text(text: str, *, source: str, days: int, from_date: str, as_json: bool) -> None:
     """Print what a policy will do in the coming days, as tables and a picture."""
-    first_day = _date(from_date, as_json)
+    first_day = read_date(from_date, as_json)
     policy = load_policy(text, source=source)
     if isinstance(policy, tuple):
-        _finish_with(policy, Path(source), as_json)
+        finish_with(policy, Path(source), as_json)
     from_at = int(time.time()) if first_day is None else first_instant(first_day, policy)
     errors = errors_of(check_policy(policy, from_at=from_at))
     if errors:
-        _finish_with(errors, Path(source), as_json)
+        finish_with(errors, Path(source), as_json)
     found = coming(policy, from_at=from_at, days=days)
     if as_json:
         print(json.dumps({"file": source, **coming_as_json(found)}, indent=2))
@@ -106,7 +106,8 @@ def read_policy_text(file: Path, *, as_json: bool) -> PolicyText:
     return read
 
 
-def _date(text: str, as_json: bool) -> date | None:
+def read_date(text: str, as_json: bool) -> date | None:
+    """Return the day that `--from` names, None if it names none; ends the command with one line if it is not one."""
     if not text:
         return None
     try:
@@ -126,7 +127,8 @@ def _unreadable(file: Path, what: str, as_json: bool) -> NoReturn:
     raise typer.Exit(UNREADABLE)
 
 
-def _finish_with(problems: tuple[Problem, ...], file: Path, as_json: bool) -> NoReturn:
+def finish_with(problems: tuple[Problem, ...], file: Path, as_json: bool) -> NoReturn:
+    """Print every problem and end the command: the policy has errors."""
     if as_json:
         report = {"file": str(file), "ok": False, "problems": [_problem_as_json(problem) for problem in problems]}
         print(json.dumps(report, indent=2))

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from cli.client import Json, Problem, as_text, reasons_of
 from cli.connecting import AsJson, Connection, tables, with_server
-from cli.output import EXIT_NO, complain
+from cli.output import EXIT_NO, EXIT_USAGE, complain
 from cli.policy import read_policy_text
 from cli.policy_problems import line_in
+from cli.policy_server import policy_on_server
 from cli.times import Times, instant, instant_in
 from scheduler.core.spans import MINUTE_S
 
@@ -22,14 +23,26 @@ MOST_ROWS = 40
 
 def diff(
     connection: Connection,
-    file: Annotated[Path, typer.Argument(help="The policy file, YAML, or a directory of them.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The policy file, YAML, or a directory of them; otherwise the policy that holds.", show_default=False
+        ),
+    ] = None,
+    applied: Annotated[
+        bool, typer.Option("--applied", help="The policy that holds: what new time zone or holiday data would move.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a policy would change if it were applied now: windows, bookings, promises. Nothing is changed.
 
     Ends with 0 if nothing would change, 1 if something would, if it would break a promise, or if it has errors.
     """
-    read = read_policy_text(file, as_json=as_json)
+    if file is not None and applied:
+        complain("give a policy file, or --applied for the policy that holds, not both")
+        raise typer.Exit(EXIT_USAGE)
+    read = policy_on_server(connection) if file is None else read_policy_text(file, as_json=as_json)
+    named = file or Path(read.name)
     try:
         answer = connection.client.post("/policies/diff", {"text": read.text, "source": read.name})
     except Problem as problem:
@@ -40,24 +53,25 @@ def diff(
             print(as_text(problem.document))
         else:
             for one in found:
-                print(line_in(one, file))
-        complain(f"{file} has errors; `nightshift policy check {file}` says the same without a server")
+                print(line_in(one, named))
+        remedy = "" if file is None else f"; `nightshift policy check {file}` says the same without a server"
+        complain(f"{named} has errors{remedy}")
         raise typer.Exit(EXIT_NO) from None
     if as_json:
         print(as_text(answer))
     else:
         for one in answer["problems"]:
-            print(line_in(one, file))
-        _show(answer, connection.times(answer), file)
+            print(line_in(one, named))
+        _show(answer, connection.times(answer), str(named), "--applied" if file is None else str(file))
     if not answer["is_empty"]:
         raise typer.Exit(EXIT_NO)
 
 
-def _show(answer: Json, times: Times, file: Path) -> None:
+def _show(answer: Json, times: Times, named: str, argument: str) -> None:
     current = answer["current"]
     until = times.show(instant(answer["until_at"]))
     if answer["is_empty"]:
-        print(f"{file} would change nothing of version {current}; windows were compared until {until}.")
+        print(f"{named} would change nothing of version {current}; windows were compared until {until}.")
         return
     against = "No policy is applied" if current is None else f"Compared with version {current}"
     print(f"{against}; windows until {until}. Nothing is changed.")
@@ -71,7 +85,7 @@ def _show(answer: Json, times: Times, file: Path) -> None:
         _print_rows(_booking_table(), _booking_rows(answer["bookings"], times))
     if answer["broken"]:
         print("\nPromises that would break")
-        shown = _table("reservation", "owner", "why")
+        shown = _table("reservation", "owner", "promised", "by an override", "why")
         _print_rows(shown, [_broken_row(one, times) for one in answer["broken"]])
         if not answer["is_broken_complete"]:
             print("… and more")
@@ -79,10 +93,14 @@ def _show(answer: Json, times: Times, file: Path) -> None:
         print(f"\nTo be told: {', '.join(answer['owners_hit'])}")
     for reason in reasons_of(answer):
         print(f"\nRefused: {times.in_text(str(reason['sentence']))}")
-    if answer["is_refused"]:
+    if reasons_of(answer):
         print("\nIt would not be applied.")
+    elif answer["is_refused"]:
+        print(
+            f"\nIt would not be applied. Against those promises: nightshift policy apply {argument} --override REASON"
+        )
     else:
-        print(f"\nEvery promise holds. Next: nightshift policy apply {file}")
+        print(f"\nEvery promise holds. Next: nightshift policy apply {argument}")
 
 
 def _table(*names: str) -> Table:
@@ -180,7 +198,19 @@ def _became(before: str, after: str) -> str:
 
 
 def _broken_row(broken: Json, times: Times) -> list[str]:
-    return [str(broken["reservation"]), str(broken["owner"]), times.in_text(str(broken["reason"]["sentence"]))]
+    return [
+        str(broken["reservation"]),
+        str(broken["owner"]),
+        _promise_text(broken["promise"], times),
+        _promise_text(broken["after"], times) or "no place",
+        times.in_text(str(broken["reason"]["sentence"])),
+    ]
+
+
+def _promise_text(promise: Json | None, times: Times) -> str:
+    if promise is None:
+        return ""
+    return f"{times.show(instant(promise['start_by_at']))} to {times.show(instant(promise['end_by_at']))}"
 
 
 def _moved(seconds: int | None) -> str:
@@ -193,5 +223,6 @@ def mount(app: typer.Typer) -> None:
     """Add the command to `nightshift policy`."""
     app.command(
         "diff",
-        epilog="Examples:\n\n  nightshift policy diff university.yaml\n\n  nightshift policy diff policies.d --json",
+        epilog="Examples:\n\n  nightshift policy diff university.yaml\n\n  nightshift policy diff policies.d --json"
+        "\n\n  nightshift policy diff --applied",
     )(with_server(diff))

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +19,15 @@ from scheduler.core.spans import HOUR_S, MINUTE_S, Instant
 
 SHIPPED_TRACE = "philly_vc103959.csv.gz"
 STUDENTS = ("ada", "bela", "chen", "dora", "emil", "fatma", "gita", "hugo", "ines", "jonas", "kwame", "lena")
+
+
+class Asks(StrEnum):
+    """How much people ask for."""
+
+    EXACT = "exact"
+    """As long as they run."""
+    OVER = "over"
+    """One to three times that, rounded up to a quarter of an hour."""
 
 
 class BadTrace(NightshiftError):
@@ -33,6 +43,7 @@ class Job:
     submit_s: int
     gpus: int
     duration_s: int
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +79,12 @@ def read_trace(path: Path | None = None) -> tuple[Job, ...]:
 
 def _job(row: dict[str, str]) -> Job:
     """Read one row; raises ValueError naming the value."""
-    job = Job(submit_s=int(row["submit_s"]), gpus=int(row["gpus"]), duration_s=int(row["duration_s"]))
+    job = Job(
+        submit_s=int(row["submit_s"]),
+        gpus=int(row["gpus"]),
+        duration_s=int(row["duration_s"]),
+        user=row.get("user") or "",
+    )
     for name, value, least in (("submit_s", job.submit_s, 0), ("gpus", job.gpus, 1), ("duration_s", job.duration_s, 0)):
         if not least <= value < 1 << 40:
             raise ValueError(f"{name} is {value}")

@@ -48,10 +48,20 @@ def check_text(
     return CheckedPolicy(policy=None if errors_of(problems) else loaded, problems=problems)
 
 
-def apply_to_plan(policy: LoadedPolicy, plan: Plan, *, now: Instant, settings: Settings) -> ApplyPolicy:
+def apply_to_plan(
+    policy: LoadedPolicy, plan: Plan, *, now: Instant, settings: Settings, message: str = "", override: str = ""
+) -> ApplyPolicy:
     """Return the intent that makes a checked policy the next version of a plan's."""
     version = 1 if plan.rules is None else plan.rules.version + 1
-    return apply_intent(policy, sorted(plan.hosts), now=now, version=version, settings=settings)
+    return apply_intent(
+        policy,
+        sorted(plan.hosts),
+        now=now,
+        version=version,
+        settings=settings,
+        message=message,
+        override=override,
+    )
 
 
 def add_to_plan(

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from policies.checks_own_limits import check_own_reservations
 from policies.format import LoadedPolicy
 from policies.problems import Place, Problem, warning
 from policies.units import duration_text
@@ -16,7 +17,8 @@ def check_limits(policy: LoadedPolicy, *, from_at: Instant) -> list[Problem]:
     problems = _not_to_be_met(policy, policy.limits, "limits", policy.place_of("limits"))
     for rule in policy.limit_rules:
         problems += _not_to_be_met(policy, rule.limits, _who(rule), _place(policy, rule))
-    return [*problems, *_for_nobody(policy, from_at), *_over_each_other(policy), *_own_reservations(policy)]
+    own = check_own_reservations(policy, from_at=from_at)
+    return [*problems, *_for_nobody(policy, from_at), *_over_each_other(policy), *own]
 
 
 def _not_to_be_met(policy: LoadedPolicy, limits: Limits, who: str, place: Place) -> list[Problem]:
@@ -117,27 +119,6 @@ def _over_each_other(policy: LoadedPolicy) -> list[Problem]:
             problems.append(
                 warning(place, what, None, "give them different dates; where both hold, the later one does")
             )
-    return problems
-
-
-def _own_reservations(policy: LoadedPolicy) -> list[Problem]:
-    """Warn of reservations that the policy's own limits refuse."""
-    limits = policy.limits
-    problems = []
-    for entry in policy.reserve:
-        where = f"reserve {entry.name}"
-        if limits.longest_run_s is not None and entry.run_s > limits.longest_run_s:
-            instead = f"limits.longest is {duration_text(limits.longest_run_s)}"
-            what = f"{where} runs longer than the limits allow"
-            problems.append(warning(entry.place, what, duration_text(entry.run_s), instead))
-        gpus = entry.gpus * entry.count
-        if limits.gpus_at_once is not None and gpus > limits.gpus_at_once:
-            what = f"{where} wants more GPUs at once than the limits allow one owner"
-            problems.append(warning(entry.place, what, str(gpus), f"limits.gpus_at_once is {limits.gpus_at_once}"))
-        if limits.open_reservations is not None and entry.count > limits.open_reservations:
-            what = f"{where} makes more reservations than the limits allow one owner"
-            instead = f"limits.open_reservations is {limits.open_reservations}"
-            problems.append(warning(entry.place, what, str(entry.count), instead))
     return problems
 
 

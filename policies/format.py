@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from policies.holiday_days import HolidayDays
 from policies.problems import Place, Problem
 from policies.times import EntryTimes
+from policies.zone_shifts import shifts_of
 from scheduler.core.plan import LimitRule, Limits, Queue, Rules
+from scheduler.core.planner.limit_book import go_by_clock
 from scheduler.core.requests import AtBoundary
 from scheduler.core.rules import NO_SLACK, Group, Slack, Unused
 from scheduler.core.spans import MINUTE_S
@@ -121,6 +123,7 @@ class LoadedPolicy:
             warnings_s=self.warnings_s,
             limits=self.limits,
             limit_rules=self.limit_rules,
+            zone_shifts=shifts_of(self.zone) if go_by_clock(self.limits, self.limit_rules) else (),
             groups=self.groups,
             unused=self.unused,
             slack=self.slack,

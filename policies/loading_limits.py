@@ -1,6 +1,7 @@
 """Reads groups, limits, dated overrides, the order of queues and what becomes of unused GPUs.
 
-What the core does not enforce yet is noted with its line: `check` must not let anybody believe that it holds.
+What the core does not enforce yet is noted with its line: `check` must not let anybody believe that it holds. What has
+no meaning by the hour is an error.
 """
 
 from datetime import datetime
@@ -20,12 +21,13 @@ LIMIT_KEYS = (
     "open_reservations", "gpus_at_once", "longest", "gpu_hours_per_week", "furthest_ahead", "far_ahead_gpu_hours",
     "waiting", "disk", "sizes", "queues", "images",
 )  # fmt: skip
-ENFORCED_KEYS = (
-    "open_reservations", "gpus_at_once", "longest", "furthest_ahead", "waiting", "disk", "sizes", "queues", "images",
-)  # fmt: skip
-"""Limits that admission holds of one owner at all hours; of a group together and within dates all but one."""
-_NOT_OF_MANY = "gpus_at_once"
-HOURS_KEYS = ("hours", "days", *LIMIT_KEYS)
+NOT_BY_HOUR = {
+    "gpu_hours_per_week": "GPU-hours are counted over a whole week; give it for all hours, or limit gpus_at_once",
+    "far_ahead_gpu_hours": "what is held for later days is held at all hours; give it for all hours",
+    "disk": "a disk is kept at all hours; give it for all hours",
+}
+"""Limits that mean nothing by the hour, and why; and what to write."""
+HOURS_KEYS = ("hours", "days", *(key for key in LIMIT_KEYS if key not in NOT_BY_HOUR))
 USER_KEYS = (*LIMIT_KEYS, "by_hour")
 GROUP_KEYS = (*LIMIT_KEYS, "by_hour", "each")
 TOP_LIMIT_KEYS = (*LIMIT_KEYS, "by_hour", "groups", "users")
@@ -70,7 +72,7 @@ class LimitReader:
         if fields is None:
             return Limits(), ()
         self._reader.place_by_part["limits"] = fields.place
-        return self._limits(fields, enforced=ENFORCED_KEYS), self._rules_below(fields, None)
+        return self._limits(fields), self._rules_below(fields, None)
 
     def overrides(self, entries: list[Fields]) -> tuple[LimitRule, ...]:
         """Read what holds instead within some dates."""
@@ -89,7 +91,7 @@ class LimitReader:
             if inside is None:
                 continue
             span = self._span(begins, ends)
-            own = self._limits(inside, enforced=_enforced(LimitScope.EACH, span))
+            own = self._limits(inside)
             if own != Limits():
                 rules.append(LimitRule(scope=LimitScope.EACH, limits=own, span=span, source=fields.place.source))
             rules += self._rules_below(inside, span)
@@ -123,18 +125,22 @@ class LimitReader:
         return tuple(rules)
 
     def _rules_of(self, fields: Fields, scope: LimitScope, name: str, span: Span | None) -> list[LimitRule]:
-        limits = self._limits(fields, enforced=_enforced(scope, span))
+        limits = self._limits(fields)
         own = LimitRule(scope=scope, name=name, limits=limits, span=span, source=fields.place.source)
         return [*([own] if limits != Limits() else []), *self._by_hour(fields, scope, name, span)]
 
     def _by_hour(self, fields: Fields, scope: LimitScope, name: str, span: Span | None) -> list[LimitRule]:
         rules = []
         for number, entry in enumerate(
-            self._reader.list_of_groups(fields, "by_hour", f"{fields.where} by_hour", HOURS_KEYS), start=1
+            self._reader.list_of_groups(fields, "by_hour", f"{fields.where} by_hour", (*HOURS_KEYS, *NOT_BY_HOUR)),
+            start=1,
         ):
             if not entry.has("hours") and not entry.has("days"):
                 entry.note(entry.place, "says no hours", None, "add hours: 08:00-20:00 or days: mon-fri")
             hours: ClockHours = read_hours(entry)
+            for key, why in NOT_BY_HOUR.items():
+                if entry.has(key):
+                    entry.note(entry.place_of(key), f"{key} cannot be given by the hour", None, why)
             limits = self._limits(entry)
             if limits == Limits():
                 entry.note(entry.place, f"number {number} limits nothing", None, "add for instance gpus_at_once: 4")
@@ -143,12 +149,9 @@ class LimitReader:
             )
         return rules
 
-    def _limits(self, fields: Fields, *, enforced: tuple[str, ...] = ()) -> Limits:
-        """Read the keys that limit something; what is not enforced yet is noted."""
+    def _limits(self, fields: Fields) -> Limits:
+        """Read the keys that limit something."""
         settings = self._reader.settings
-        for key in LIMIT_KEYS:
-            if fields.has(key) and key not in enforced:
-                self._reader.not_enforced(fields.place_of(key), f"{fields.where}: {key}")
         return Limits(
             open_reservations=fields.whole("open_reservations", None, least=1, most=MOST_OF_A_LIMIT),
             gpus_at_once=fields.whole("gpus_at_once", None, least=1, most=MOST_OF_A_LIMIT),
@@ -175,12 +178,6 @@ class LimitReader:
 
     def _words(self, fields: Fields, key: str, known: tuple[str, ...], what: str) -> frozenset[str] | None:
         return frozenset(fields.known_words(key, known, what=what)) if fields.has(key) else None
-
-
-def _enforced(scope: LimitScope, span: Span | None) -> tuple[str, ...]:
-    """Return the keys that are held of whom a rule is about, when it holds."""
-    is_of_many = scope is LimitScope.GROUP or span is not None
-    return tuple(key for key in ENFORCED_KEYS if not (is_of_many and key == _NOT_OF_MANY))
 
 
 def read_order(fields: Fields) -> QueueOrder | None:

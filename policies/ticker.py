@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from policies.data_versions import data_versions
 from policies.filings import due_filings, next_filing_at
 from policies.format import LoadedPolicy
 from policies.windows import windows_between
 from scheduler.core.intents import ApplyPolicy, FiledIntent, Intent, Materialise
+from scheduler.core.plan import PolicyNote
 from scheduler.core.requests import HostId, Role
 from scheduler.core.settings import Settings
 from scheduler.core.spans import DAY_S, Instant
@@ -51,11 +53,19 @@ class _Basis:
 
 
 def apply_intent(
-    policy: LoadedPolicy, hosts: Iterable[HostId], *, now: Instant, version: int, settings: Settings
+    policy: LoadedPolicy,
+    hosts: Iterable[HostId],
+    *,
+    now: Instant,
+    version: int,
+    settings: Settings,
+    message: str = "",
+    override: str = "",
 ) -> ApplyPolicy:
     """Return the intent that applies a policy: its rules, and its windows up to the horizon that can still be decided.
 
-    Only for a policy in which `checks.check_policy` finds no error.
+    Only for a policy in which `checks.check_policy` finds no error. `message` is kept with it. `override`: why an admin
+    lets it break promises; empty: it may break none.
     """
     hosts = frozenset(hosts)
     horizon_at = now + settings.horizon_s
@@ -66,6 +76,7 @@ def apply_intent(
         hosts=hosts,
         horizon_at=horizon_at,
         text=policy.text,
+        note=PolicyNote(message=message, override=override, made_with=data_versions()),
     )
 
 

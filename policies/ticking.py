@@ -17,6 +17,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from policies.data_versions import data_versions, versions_text
+from policies.drift import drifted_windows
 from policies.format import LoadedPolicy
 from policies.loading import load_policy
 from policies.ticker import Filed, Ticker
@@ -31,6 +33,7 @@ from scheduler.core.spans import Instant
 from scheduler.service.clock import InstallationClock
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
+from scheduler.service.planned_windows import Compared, report_compared
 from scheduler.service.ports import Wake
 from scheduler.service.trouble import Trouble
 from scheduler.store.store import Store
@@ -46,6 +49,10 @@ STALLED_AFTER_S = 5.0
 """So long without a tick, and the tick is entered anew: the machine's clock was set back, by which jobs are timed."""
 
 
+COMPARE_EVERY_S = 3600.0
+"""So often planned windows are compared with the time zones and holidays that are installed, in machine time."""
+
+
 class PolicyUnreadable(NightshiftError):
     """The applied policy, as it is stored, cannot be read by this version of the program."""
 
@@ -58,6 +65,15 @@ class _Basis:
 
     plan_version: int
     revisions: Mapping[HostId, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """Which planned windows were compared with those that the data of today makes, and when, in machine time."""
+
+    policy_version: int
+    hosts: frozenset[HostId]
+    at_s: float
 
 
 class Ticking:
@@ -89,6 +105,7 @@ class Ticking:
         self._policy: tuple[int, LoadedPolicy | PolicyUnreadable] | None = None
         self._basis: _Basis | None = None
         self._due_at: Instant | None = None
+        self._compared: _Compared | None = None
         self._ticked_s = seconds()
         # One thread: a tick and the date job never run at once, and neither does one beside itself.
         self._scheduler = BackgroundScheduler(
@@ -148,10 +165,35 @@ class Ticking:
                     hosts=frozenset(plan.hosts),
                 )
                 self._tell(filed)
+                self._compare_windows(plan, policy)
         except Exception as error:
             self._trouble.failed("ticker.file", error)
         else:
             self._trouble.went_well("ticker.file")
+
+    def _compare_windows(self, plan: Plan, policy: LoadedPolicy) -> None:
+        """Compare what is planned with what the data that is installed makes: at first, then every hour."""
+        assert plan.rules is not None
+        now_s, hosts = self._seconds(), frozenset(plan.hosts)
+        last = self._compared
+        if (
+            last is not None
+            and (last.policy_version, last.hosts) == (plan.rules.version, hosts)
+            and now_s < last.at_s + COMPARE_EVERY_S
+        ):
+            return
+        self._compared = _Compared(policy_version=plan.rules.version, hosts=hosts, at_s=now_s)
+        record = self._store.policy(plan.rules.version)
+        moved = drifted_windows(policy, plan, now=self._clock.now())
+        if moved:
+            _log.warning("policy.data_changed version=%d windows=%d", plan.rules.version, len(moved))
+        report_compared(
+            self._store,
+            self._clock,
+            Compared(version=plan.rules.version, moved=len(moved)),
+            made_with=versions_text(() if record is None else record.note.made_with),
+            installed=versions_text(data_versions()),
+        )
 
     def next_due_at(self, plan: Plan) -> Instant | None:
         """Return the next instant at which plan, hosts or policy may have something to do by the clock alone.

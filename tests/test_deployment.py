@@ -262,7 +262,7 @@ def arguments_of(path: Path) -> list[str]:
 
 
 def test_a_unit_is_there_for_each_part_and_for_all_of_them() -> None:
-    assert {path.name for path in UNITS} == {f"nightshift-{part}.service" for part in (*OURS, "up")}
+    assert {path.name for path in UNITS} == {f"nightshift-{part}.service" for part in (*OURS, "up", "policy")}
     for path in UNITS:
         assert path.name == f"nightshift-{arguments_of(path)[0]}.service"
 

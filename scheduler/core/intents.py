@@ -7,7 +7,7 @@ Holds values only.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from scheduler.core.plan import Rules
+from scheduler.core.plan import NO_NOTE, PolicyNote, Rules
 from scheduler.core.requests import Ask, HostId, ReservationId, Role
 from scheduler.core.spans import Instant
 from scheduler.core.windows import Window
@@ -100,7 +100,10 @@ class Mend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPolicy:
-    """A checked policy with its windows up to the horizon. Refused whole if it would break a promise."""
+    """A checked policy with its windows up to the horizon.
+
+    Refused whole if it would break a promise, unless its note says why an admin wants that.
+    """
 
     rules: Rules
     windows: tuple[Window, ...]
@@ -108,6 +111,7 @@ class ApplyPolicy:
     """The hosts that its windows were made for: refused when the plan has another one by now."""
     horizon_at: Instant
     text: str
+    note: PolicyNote = NO_NOTE
     kind: Literal["apply_policy"] = "apply_policy"
 
 

@@ -186,6 +186,8 @@ class Rules:
     """For each owner, at all times."""
     limit_rules: tuple[LimitRule, ...] = ()
     """What is said besides: of groups and users, by hours, by date."""
+    zone_shifts: tuple[tuple[Instant, int], ...] = ()
+    """From when on the zone's clock is how many seconds ahead of UTC, where limits go by it; empty is UTC."""
     groups: tuple[Group, ...] = ()
     unused: Unused | None = None
     slack: Slack = NO_SLACK
@@ -195,6 +197,21 @@ class Rules:
 
     def queue(self, name: str) -> Queue | None:
         return next((queue for queue in self.queues if queue.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyNote:
+    """What is kept with a policy version besides its text and its rules."""
+
+    message: str = ""
+    """Why it was applied, in the words of whoever did."""
+    override: str = ""
+    """Why an admin let it break promises; empty: it may break none."""
+    made_with: tuple[tuple[str, str], ...] = ()
+    """The versions of the data that its windows were made with, by name: `holidays`, `tzdata`."""
+
+
+NO_NOTE = PolicyNote()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +295,7 @@ class PlanChange:
     """Room given back: the disk never came to be, or its retention is over and it is gone."""
     rules: Rules | None = None
     policy_text: str | None = None
+    policy_note: PolicyNote | None = None
     horizon_at: Instant | None = None
     decided: tuple[Decided, ...] = ()
     events: tuple[Event, ...] = ()

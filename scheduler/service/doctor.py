@@ -16,6 +16,8 @@ from scheduler.core.requests import HostId
 from scheduler.core.spans import DAY_S, Instant, utc_text
 from scheduler.service.facts_cache import FactsCache
 from scheduler.service.plan_cache import PlanCache
+from scheduler.service.planned_windows import Compared, last_compared
+from scheduler.service.policy_watches import WatchState, watches
 from scheduler.service.ports import Clock
 from scheduler.store.heartbeats import Heartbeat
 from scheduler.store.store import Store
@@ -24,6 +26,8 @@ LATE_AFTER_MACHINE_S = 30.0
 """A part that has not said for so long that it works, works no more: it says so every 5 s, and a tick is 1 s."""
 AHEAD_MACHINE_S = 10.0
 """A heartbeat that is so far ahead of our clock was written on a machine with another time."""
+UNWATCHED_AFTER_MACHINE_S = 600.0
+"""Who watches policy files says so every minute."""
 SLOW_DATABASE_S = 0.5
 SHORT_HORIZON_S = 7 * DAY_S
 """A policy is carried forward every day; windows known for less than this say that nobody does."""
@@ -34,7 +38,8 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    """`database`, `redis`, `ticker`, `worker`, `planning`, `host:<id>`, `host:<id>:<trouble>`, `policy` or `clock`."""
+    """`database`, `redis`, `ticker`, `worker`, `planning`, `host:<id>`, `host:<id>:<trouble>`, `policy`,
+    `watch:<name>` or `clock`."""
     is_ok: bool
     detail: str
     """What was seen, in one line."""
@@ -147,7 +152,8 @@ def _checks(evidence: Evidence) -> Iterator[Check]:
         facts = remembered.facts.get(host.id)
         yield _host(host, facts, remembered.heartbeats, evidence)
         yield from _troubles(host, facts)
-    yield _policy(remembered.plan, evidence.now)
+    yield _policy(remembered.plan, evidence.now, last_compared(remembered.heartbeats))
+    yield from _watches(remembered, now_s)
     yield _clock(evidence, remembered.heartbeats)
 
 
@@ -241,15 +247,39 @@ def _host_problem(host: Host, facts: HostFacts | None, now: Instant) -> tuple[st
     return "", ""
 
 
-def _policy(plan: Plan, now: Instant) -> Check:
+def _policy(plan: Plan, now: Instant, compared: Compared | None) -> Check:
     if plan.rules is None:
         remedy = "`nightshift policy apply FILE`; nothing can be reserved before"
         return Check(name="policy", is_ok=False, detail="none is applied", remedy=remedy)
     detail = f"version {plan.rules.version}, windows known up to {utc_text(plan.horizon_at)}"
+    if compared is not None and compared.moved and compared.version == plan.rules.version:
+        detail += f"; time zone or holiday data changed: {_count(compared.moved, 'window')} would move"
+        remedy = "`nightshift policy diff --applied` says which, `nightshift policy apply --applied` moves them"
+        return Check(name="policy", is_ok=False, detail=detail, remedy=remedy)
     if plan.horizon_at - now >= SHORT_HORIZON_S:
         return Check(name="policy", is_ok=True, detail=detail)
     remedy = "windows are carried on by the ticker: is `nightshift ticker` running? logs/ticker.log"
     return Check(name="policy", is_ok=False, detail=detail, remedy=remedy)
+
+
+def _watches(remembered: Remembered, now_machine_s: float) -> Iterator[Check]:
+    """Check the policy files that are watched: whether they are applied, and whether anybody watches them."""
+    rules = remembered.plan.rules
+    holds = "no policy holds" if rules is None else f"version {rules.version} holds on"
+    for watch in watches(remembered.heartbeats):
+        name, age_s = f"watch:{watch.name}", max(0.0, now_machine_s - watch.machine_s)
+        if watch.state is WatchState.ENDED:
+            continue
+        if watch.problem:
+            remedy = (
+                "correct the files, they are applied by themselves then; `nightshift policy check` and `diff` say more"
+            )
+            yield Check(name=name, is_ok=False, detail=f"not applied, {holds}: {watch.problem}", remedy=remedy)
+        elif watch.state is WatchState.WATCHING and age_s > UNWATCHED_AFTER_MACHINE_S:
+            remedy = "is `nightshift policy watch` running? what is changed in these files is not applied"
+            yield Check(name=name, is_ok=False, detail=f"no sign of life for {_lasting(age_s)}", remedy=remedy)
+        else:
+            yield Check(name=name, is_ok=True, detail=f"as it holds, last look {_lasting(age_s)} ago")
 
 
 def _clock(evidence: Evidence, heartbeats: Iterable[Heartbeat]) -> Check:

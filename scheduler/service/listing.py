@@ -86,6 +86,19 @@ def accounts(
     return [account for account in told if phase is None or account.phase is phase][:limit]
 
 
+def asked_since(
+    since_at: Instant,
+    *,
+    snapshot: Snapshot,
+    store: Store,
+    settings: Settings,
+    after: ReservationId | None,
+    limit: int,
+) -> list[Account]:
+    """Return all that was asked for from an instant on, oldest first; `after`: only what came after this one."""
+    return list(_accounts(store.asked_since(since_at, after=after, limit=limit), snapshot, store, settings))
+
+
 def _accounts(
     reservations: Iterable[Reservation], snapshot: Snapshot, store: Store, settings: Settings
 ) -> Iterable[Account]:

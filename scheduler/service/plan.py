@@ -11,8 +11,8 @@ from scheduler.core.errors import BrokenInvariant, NightshiftError, StalePlan
 from scheduler.core.facts import HostFacts
 from scheduler.core.intents import ApplyPolicy, FiledIntent
 from scheduler.core.plan import Decided, Plan, PlanChange, event
-from scheduler.core.planner.board import KeptBoard
 from scheduler.core.planner.due import next_plan_due_at
+from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId
@@ -63,7 +63,7 @@ class PlanTask:
     _due_at: Instant | None = None
     _awake_since_at: Instant | None = None
     """Since when this task is called whenever it is due: what hosts showed before may be out of date."""
-    _kept: KeptBoard = field(default_factory=KeptBoard)
+    _kept: Memory = field(default_factory=Memory)
     _told_defects: set[str] = field(default_factory=set)
     """The keys of the defects that were told by this process."""
 
@@ -124,6 +124,7 @@ class PlanTask:
             awake_since_at=self._awake_since_at,
             likely_wait_s=self.plans.waits.likely_wait_s,
             used_gpu_s=self.plans.shares.used_gpu_s,
+            ended_uses=self.plans.ended.seen_from(plan),
             kept=self._kept,
         )
 

@@ -8,6 +8,7 @@ from threading import Lock
 
 from scheduler.core.plan import Plan, PlanChange, apply
 from scheduler.core.spans import DAY_S, Instant
+from scheduler.service.ended_uses import EndedUsesCache
 from scheduler.service.ports import Clock
 from scheduler.service.shares import SharesCache
 from scheduler.service.waits import WaitsCache
@@ -27,6 +28,8 @@ class PlanCache:
         """How long people waited of what they were told."""
         self.shares = SharesCache(store)
         """How much each owner has used lately."""
+        self.ended = EndedUsesCache(store)
+        """What those held that are not in the plan any more."""
 
     def current(self) -> Plan:
         """Return the plan at the version that the database has now."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scheduler.core.plan import PolicyNote
 from scheduler.core.spans import Instant
 from scheduler.store.store import Store
 
@@ -15,6 +16,7 @@ class PolicyVersion:
     author: str
     source: str
     """The name of the file or directory that was applied."""
+    note: PolicyNote
     same_text_as: int | None
     """The newest earlier version with the very same text, of those looked at: rolled back to, or applied again."""
 
@@ -34,6 +36,7 @@ def policy_history(store: Store, *, most: int) -> tuple[PolicyVersion, ...]:
                 applied_at=record.applied_at,
                 author=record.author,
                 source=record.rules.source,
+                note=record.note,
                 same_text_as=version_by_text.get(text),
             )
         )

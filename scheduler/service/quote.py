@@ -18,8 +18,9 @@ def quote_ask(
     """Return the quote for an ask on the plan as it is now; the answer names the plan's version."""
     p95_s = percentile(store.measurements("start", gpus=ask.gpus, limit=MEASURED), 0.95)
     estimates = Estimates(start_p95_s={} if p95_s is None else {ask.gpus: p95_s})
+    plan = plans.current()
     return quote(
-        plans.current(),
+        plan,
         store.load_all_facts(),
         ask,
         clock.now(),
@@ -27,4 +28,5 @@ def quote_ask(
         estimates,
         most_alternatives=most_alternatives,
         likely_wait_s=plans.waits.likely_wait_s,
+        ended_uses=plans.ended.seen_from(plan),
     )

@@ -24,6 +24,7 @@ from scheduler.store.rows import (
     booked_disk_row,
     host_row,
     in_batches,
+    policy_row,
     reservation_row,
     span_row,
     window_row,
@@ -61,8 +62,7 @@ def commit(
     """Write a change and return the new version; `StalePlan` when the plan is not at `base_version` any more."""
     following = _claim(connection, base_version, change)
     if change.rules is not None:
-        applied = {"version": change.rules.version, "text": change.policy_text or "", "rules": to_json(change.rules)}
-        connection.execute(insert(POLICY), {**applied, "applied_at": at, "author": author})
+        connection.execute(insert(POLICY), policy_row(change.rules, change, at=at, author=author))
     _write_windows(database, connection, change)
     if change.hosts:
         connection.execute(upsert(database.dialect, HOST), [host_row(host) for host in change.hosts])

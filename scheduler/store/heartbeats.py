@@ -21,7 +21,8 @@ class Heartbeat:
     """One part's last sign of life."""
 
     kind: str
-    """`api`, `ticker`, `worker`, `plan` (a run of the plan task) or `host` (a converge of it)."""
+    """`api`, `ticker`, `worker`, `plan` (a run of the plan task), `host` (a converge of it), `watch` (of policy files)
+    or `windows` (a comparison of planned ones with the data that is installed)."""
     name: str
     machine_s: float
     detail: str = ""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from scheduler.store.failures import SchemaTooNew
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """What this version of the program knows, oldest first."""
 
 _VERSIONS_TABLE = "alembic_version"

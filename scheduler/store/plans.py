@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, false, select
 
-from scheduler.core.plan import BookedSpan, Plan, Reservation, Rules
+from scheduler.core.plan import BookedSpan, Plan, PolicyNote, Reservation, Rules
 from scheduler.core.requests import HostId
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile
 from scheduler.store.codec import from_json
-from scheduler.store.rows import booked_disk_of, host_of, reservation_of, span_of, window_of
+from scheduler.store.rows import booked_disk_of, host_of, policy_note_of, reservation_of, span_of, window_of
 from scheduler.store.tables import BOOKED_DISK, HOST, PLAN, POLICY, RESERVATION, SPAN, WINDOW
 
 _VERSION = select(PLAN.c.version).where(PLAN.c.id == 1)
@@ -29,6 +29,7 @@ class PolicyRecord:
     rules: Rules
     applied_at: Instant
     author: str
+    note: PolicyNote
 
 
 def version(connection: Connection) -> int:
@@ -94,4 +95,5 @@ def read_policy(connection: Connection, policy_version: int) -> PolicyRecord | N
         rules=from_json(Rules, row.rules),
         applied_at=row.applied_at,
         author=row.author,
+        note=policy_note_of(row),
     )

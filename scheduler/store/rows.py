@@ -10,7 +10,19 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row
 
 from scheduler.core.intents import FiledIntent
-from scheduler.core.plan import BookedDisk, BookedSpan, Decided, Event, Host, Outcome, Reservation
+from scheduler.core.plan import (
+    NO_NOTE,
+    BookedDisk,
+    BookedSpan,
+    Decided,
+    Event,
+    Host,
+    Outcome,
+    PlanChange,
+    PolicyNote,
+    Reservation,
+    Rules,
+)
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId, Role
 from scheduler.core.spans import Instant
 from scheduler.core.topology import HostProfile, PartitionId
@@ -41,6 +53,26 @@ def host_of(row: Row[Any], profile: HostProfile) -> Host:
         is_drained=row.is_drained,
         mended=from_json(tuple[tuple[int, Instant], ...], row.mended),
     )
+
+
+def policy_row(rules: Rules, change: PlanChange, *, at: Instant, author: str) -> Columns:
+    """Return the row of the policy that a change applies."""
+    note = change.policy_note or NO_NOTE
+    return {
+        "version": rules.version,
+        "text": change.policy_text or "",
+        "rules": to_json(rules),
+        "applied_at": at,
+        "author": author,
+        "message": note.message,
+        "override": note.override,
+        "made_with": to_json(note.made_with),
+    }
+
+
+def policy_note_of(row: Row[Any]) -> PolicyNote:
+    made_with = from_json(tuple[tuple[str, str], ...], row.made_with)
+    return PolicyNote(message=row.message, override=row.override, made_with=made_with)
 
 
 def window_row(window: Window) -> Columns:

@@ -15,8 +15,9 @@ from scheduler.core.facts import HostFacts, Measurement, VmFact
 from scheduler.core.intents import FiledIntent, Intent
 from scheduler.core.plan import Decided, Event, Plan, PlanChange, Reservation
 from scheduler.core.requests import HostId, ReservationId, Role
-from scheduler.core.spans import DAY_S, Instant
+from scheduler.core.spans import DAY_S, Instant, Span
 from scheduler.core.topology import HostProfile
+from scheduler.core.use import EndedUse
 from scheduler.store import commits, facts, heartbeats, intents, leases, listings, migrating, plans
 from scheduler.store import events as record
 from scheduler.store.accounts import Accounts
@@ -198,6 +199,18 @@ class Store:
                 )
             )
 
+    def asked_since(
+        self, since_at: Instant, *, after: ReservationId | None = None, limit: int = 1000
+    ) -> tuple[Reservation, ...]:
+        """Return reservations submitted from an instant on, closed ones too, oldest first; only those after `after`."""
+        with self._database.reading() as connection:
+            return tuple(listings.asked_since(connection, since_at, after=after, limit=limit))
+
+    def ended_uses(self, started_in: Span) -> tuple[EndedUse, ...]:
+        """Return what closed reservations held that first started in a stretch of time."""
+        with self._database.peeking() as connection:
+            return tuple(listings.ended_uses(connection, started_in))
+
     def reservation_vms(self, ids: Collection[ReservationId]) -> Mapping[ReservationId, list[tuple[HostId, VmFact]]]:
         """Return every start of reservations with its host, by generation, also of those that facts have let go of.
 
@@ -291,13 +304,13 @@ class Store:
 
     # Heartbeats.
 
-    def beat(self, kind: str, name: str, now_machine_s: float, detail: str = "") -> bool:
+    def beat(self, kind: str, name: str, now_machine_s: float, detail: str = "", *, is_news: bool = False) -> bool:
         """Say that a part works. Call it as often as you like: this store writes each at most every 5 machine s.
 
-        Returns whether it was written now.
+        `is_news`: it is written at once. Returns whether it was written now.
         """
         last_s = self._beaten_machine_s.get((kind, name))
-        if last_s is not None and abs(now_machine_s - last_s) < heartbeats.BEAT_EVERY_S:
+        if not is_news and last_s is not None and abs(now_machine_s - last_s) < heartbeats.BEAT_EVERY_S:
             return False
         with self._database.writing("heartbeat") as connection:
             heartbeats.write(self._database, connection, kind, name, now_machine_s=now_machine_s, detail=detail)

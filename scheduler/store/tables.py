@@ -33,6 +33,10 @@ _NAMES = {
 """Constraints are named alike on both databases, so a broken one has one name."""
 
 
+_NO_TEXT = text("''")
+"""What a text column that came later holds in rows that were there before."""
+
+
 def _check(name: str, condition: str) -> CheckConstraint:
     return CheckConstraint(condition, name=name)
 
@@ -67,6 +71,9 @@ class PolicyRow(Row, table=True):
     rules: str
     applied_at: int = Field(sa_type=BigInteger)
     author: str
+    message: str = Field(sa_column_kwargs={"server_default": _NO_TEXT})
+    override: str = Field(sa_column_kwargs={"server_default": _NO_TEXT})
+    made_with: str = Field(sa_column_kwargs={"server_default": "[]"})
 
 
 class HostRow(Row, table=True):
@@ -74,7 +81,7 @@ class HostRow(Row, table=True):
     id: str = Field(primary_key=True)
     profile: str
     storage: str
-    connect: str = Field(sa_column_kwargs={"server_default": text("''")})
+    connect: str = Field(sa_column_kwargs={"server_default": _NO_TEXT})
     is_drained: bool
     mended: str
 

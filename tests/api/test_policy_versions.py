@@ -5,10 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.core.spans import HOUR_S
+from policies.applying import apply_to_plan, check_text
+from scheduler.core.reasons import ReasonCode
+from scheduler.core.requests import Role
+from scheduler.core.spans import HOUR_S, MINUTE_S
 from tests.api.bench import POLICY, Bench, opened
 
 LONGER = POLICY.replace("for: 12h", "for: 13h")
+SHORTER = POLICY.replace("for: 12h", "for: 11h")
 LATER = POLICY.replace('opens: "0 20 * * *", for: 12h', 'opens: "0 21 * * *", for: 11h')
 NOON = POLICY.replace('opens: "0 20 * * *"', 'opens: "0 12 * * *"')
 WRONG = POLICY.replace("zone: Europe/Berlin", "zone: Europe/Berln")
@@ -105,6 +109,124 @@ def test_nobody_rolls_back_to_what_holds_or_never_was(bench: Bench) -> None:
     assert bench.filed == 0
 
 
+# Messages, and overrides.
+
+
+def test_a_version_keeps_its_author_its_message_and_the_data_that_it_was_made_with(bench: Bench) -> None:
+    body = {"text": LONGER, "source": "longer.yaml", "message": "longer nights"}
+    applied = bench.send("POST", "/policies", body, user="root").json
+    assert (applied["author"], applied["message"], applied["override"]) == ("root", "longer nights", None)
+    listed = bench.get("/policies")["policies"]
+    assert [(one["message"], one["override"]) for one in listed] == [("longer nights", None), ("", None)]
+    assert sorted(listed[0]["made_with"]) == ["holidays", "tzdata"]
+    assert bench.get("/policies/2")["message"] == "longer nights"
+    back = bench.send("POST", "/policies/1/rollback", {"message": "too long"}, user="root").json
+    assert (back["version"], back["message"], back["source"]) == (3, "too long", "bench.yaml")
+    for remark in ({"message": "two\nlines"}, {"message": "x" * 501}, {"override": " "}, {"override": ""}):
+        assert bench.send("POST", "/policies", {"text": LONGER, **remark}, user="root").code == "request.invalid"
+
+
+def test_an_override_breaks_promises_and_tells_whose(bench: Bench) -> None:
+    made = bench.reserve(gpus=1, run_s=HOUR_S, at="2026-03-03T12:00:00Z", at_night="finish")["id"]
+    kept = bench.reserve(gpus=1, run_s=HOUR_S, user="ben")["id"]
+    foreseen = bench.send("POST", "/policies/diff", {"text": NOON}, user="root").json
+    assert bench.send("POST", "/policies", {"text": NOON}, user="root").code == "request.refused"
+    answer = bench.send("POST", "/policies", {"text": NOON, "override": " power work "}, user="root")
+    assert (answer.status, answer.json["override"]) == (201, "power work")
+    (hit,) = answer.json["overridden"]
+    assert (hit["reservation"], hit["owner"], hit["has_place"]) == (made, "ann", True)
+    (broken,) = foreseen["broken"]
+    assert (broken["reservation"], broken["after"]) == (made, hit["promise"])
+    shown = bench.get(f"/reservations/{made}")
+    assert shown["promise"] == hit["promise"] != broken["promise"]
+    assert "an admin's override: power work" in shown["reasons"][0]["sentence"]
+    assert bench.get(f"/reservations/{kept}", user="ben")["reasons"] == []
+    events = [event for _, event in bench.home.store.events()]
+    (audited,) = [event for event in events if event.kind == "promise.overridden"]
+    facts = dict(audited.facts)
+    assert (audited.actor, audited.reservation, facts["override"], facts["version"]) == ("root", made, "power work", 2)
+    (raised,) = [event for event in events if event.kind == "promise.raised"]
+    assert (raised.is_notice, raised.reservation) == (True, made)
+    applied = [dict(event.facts) for event in events if event.kind == "policy.applied"][-1]
+    assert (applied["override"], applied["promises_broken"]) == ("power work", 1)
+    assert bench.get("/policies")["policies"][0]["override"] == "power work"
+
+
+def test_a_guest_that_finishes_is_warned_and_parked_by_an_override_with_its_disk(bench: Bench) -> None:
+    made = bench.reserve(gpus=1, run_s=8 * HOUR_S, at_night="finish")["id"]
+    bench.pass_time(HOUR_S)
+    assert bench.get(f"/reservations/{made}")["phase"] == "running"
+    answer = bench.send("POST", "/policies", {"text": NOON, "override": "power work"}, user="root")
+    assert [one["reservation"] for one in answer.json["overridden"]] == [made]
+    bench.reserve(gpus=16, queue="hpc", run_s=2 * HOUR_S, user="ben")
+    bench.pass_time(2 * HOUR_S)
+    # It is eleven; until noon it runs.
+    assert bench.get(f"/reservations/{made}")["phase"] == "running"
+    bench.pass_time(HOUR_S + 20 * MINUTE_S)
+    parked = bench.get(f"/reservations/{made}")
+    assert (parked["phase"], parked["disk"] is not None, parked["vm"]) == ("parked", True, None)
+    bench.pass_time(48 * HOUR_S)
+    assert bench.get(f"/reservations/{made}")["outcome"] == "completed"
+
+
+def test_an_override_that_breaks_nothing_is_a_policy_like_any_other(bench: Bench) -> None:
+    answer = bench.send("POST", "/policies", {"text": LONGER, "override": "to be safe"}, user="root")
+    assert (answer.status, answer.json["overridden"]) == (201, [])
+
+
+def test_nobody_but_an_admin_overrides(bench: Bench) -> None:
+    bench.reserve(gpus=1, run_s=HOUR_S, at="2026-03-03T12:00:00Z", at_night="finish")
+    body = {"text": NOON, "override": "I want to"}
+    assert bench.send("POST", "/policies", body).code == "rights.admin_only"
+    checked = check_text(NOON, source="p.yaml", now=bench.now, settings=bench.home.settings)
+    assert checked.policy is not None
+    intent = apply_to_plan(
+        checked.policy, bench.home.plans.current(), now=bench.now, settings=bench.home.settings, override="by the clock"
+    )
+    filed = bench.desk.file(intent, author="policy", role=Role.POLICY)
+    decided = bench.desk.decision(filed.seq)
+    assert decided is not None
+    assert [why.code for why in decided.reasons] == [ReasonCode.ADMIN_ONLY]
+
+
+def test_a_rollback_overrides_too(bench: Bench) -> None:
+    apply(bench, NOON)
+    apply(bench, POLICY)
+    made = bench.reserve(gpus=1, run_s=HOUR_S, at="2026-03-03T12:00:00Z", at_night="finish")["id"]
+    answer = bench.send("POST", "/policies/2/rollback", {"override": "back to noon"}, user="root")
+    assert [one["reservation"] for one in answer.json["overridden"]] == [made]
+
+
+def test_under_one_key_an_override_is_another_request(bench: Bench) -> None:
+    key = {"Idempotency-Key": "p"}
+    assert bench.send("POST", "/policies", {"text": LONGER}, user="root", headers=key).status == 201
+    again = bench.send("POST", "/policies", {"text": LONGER, "override": "x"}, user="root", headers=key)
+    assert again.code == "key.reused"
+
+
+# Watches.
+
+
+def test_a_watch_is_kept_and_told_once_for_each_trouble(bench: Bench) -> None:
+    body = {"name": "gpu1:/etc/policy.d", "problem": "p.yaml:3:7: no"}
+    for _ in range(2):
+        assert bench.send("POST", "/policies/watches", body, user="root").json == body
+    bench.send("POST", "/policies/watches", {**body, "problem": None}, user="root")
+    kinds = [event.kind for _, event in bench.home.store.events() if event.kind.startswith("policy.watch")]
+    assert kinds == ["policy.watch_failed", "policy.watch_recovered"]
+    for wrong in ({"name": ""}, {"name": "x", "state": "asleep"}, {"name": "x", "problem": "x" * 4001}):
+        assert bench.send("POST", "/policies/watches", wrong, user="root").code == "request.invalid"
+
+
+def test_metrics_are_for_admins_and_in_the_form_of_prometheus(bench: Bench) -> None:
+    assert bench.send("GET", "/metrics").code == "rights.admin_only"
+    answer = bench.send("GET", "/metrics", user="root")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.body.decode().splitlines()
+    assert 'nightshift_check_ok{check="database"} 1' in lines
+    assert lines[-1] == "nightshift_policy_version 1"
+
+
 # Diff.
 
 
@@ -117,19 +239,20 @@ def test_a_diff_of_what_holds_is_empty(bench: Bench) -> None:
 
 def test_a_diff_says_what_applying_it_does(bench: Bench) -> None:
     made = bench.reserve(gpus=1, run_s=20 * HOUR_S)["id"]
+    bench.pass_time(HOUR_S)
     version = bench.get("/reservations")["plan_version"]
-    found = bench.send("POST", "/policies/diff", {"text": LATER}, user="root").json
+    found = bench.send("POST", "/policies/diff", {"text": SHORTER}, user="root").json
     assert bench.get("/reservations")["plan_version"] == version
     assert (bench.filed, bench.get("/policies")["current"]) == (1, 1)
     first = found["windows"][0]
     assert (first["name"], first["hosts"]) == ("night", ["dgx2-a"])
-    assert (first["before_start_at"], first["after_start_at"]) == ("2026-03-02T19:00:00Z", "2026-03-02T20:00:00Z")
-    assert (first["start_moves_s"], first["end_moves_s"]) == (HOUR_S, 0)
+    assert (first["before_end_at"], first["after_end_at"]) == ("2026-03-03T07:00:00Z", "2026-03-03T06:00:00Z")
+    assert (first["start_moves_s"], first["end_moves_s"]) == (0, -HOUR_S)
     (booking,) = found["bookings"]
     assert (booking["reservation"], booking["owner"], booking["start_moves_s"]) == (made, "ann", 0)
     assert booking["end_moves_s"] < 0
     assert found["owners_hit"] == ["ann"]
-    apply(bench, LATER)
+    apply(bench, SHORTER)
     spans = bench.get(f"/reservations/{made}")["spans"]
     assert [{key: span[key] for key in ("start_at", "end_at", "host")} for span in spans] == booking["after"]
 

@@ -247,8 +247,15 @@ _TOKENS = [
     {"id": "t-1", "label": "laptop", "created_at": NOW, "last_used_at": None, "revoked_at": None},
     {"id": "t-2", "label": "old", "created_at": NOW, "last_used_at": NOW, "revoked_at": NOW},
 ]
-_POLICIES = [{"version": 1, "applied_at": NOW, "author": "admin", "is_current": True}]
-_VERSIONS = [_POLICIES[0] | {"source": "university.yaml", "same_text_as": None}]
+_POLICIES = [
+    {"version": 1, "applied_at": NOW, "author": "admin", "is_current": True, "source": "university.yaml",
+     "message": "", "override": None, "made_with": {"tzdata": "2026a"}}
+]  # fmt: skip
+_WANTED: Json = {
+    "id": "r-17", "owner": "ada", "queue": "interactive", "gpus": 2, "run_s": 10800, "submitted_at": NOW,
+    "not_before_at": None, "asked_start_by_at": None, "disk_gib": 100, "by_policy": None, "outcome": None, "ran_s": 60,
+}  # fmt: skip
+_VERSIONS = [_POLICIES[0] | {"same_text_as": None}]
 _DIFF: Json = {
     "current": 1, "plan_version": 3, "now": NOW, "until_at": "2027-02-20T08:08:00Z", "is_empty": True,
     "is_refused": False, "rules": [], "windows": [], "bookings": [], "broken": [], "is_broken_complete": True,
@@ -272,9 +279,11 @@ _ROUTES: tuple[tuple[str, Callable[[FakeServer, re.Match[str], httpx.Request], J
     (f"POST /hosts/{_NAME}(?P<act>/connect|/drain|/undrain)", _admins(_host)),
     ("GET /policies", _plain({"current": 1, "policies": _VERSIONS})),
     ("POST /policies/diff", _admins(_plain(_DIFF))),
-    (r"POST /policies/\d+/rollback", _admins(_plain(_POLICIES[0] | {"version": 2, "problems": []}))),
+    (r"POST /policies/\d+/rollback", _admins(_plain(_POLICIES[0] | {"version": 2, "problems": [], "overridden": []}))),
+    ("POST /policies/watches", _admins(_plain({"name": "here", "problem": None}))),
     (r"GET /policies/\d+", _plain(_POLICIES[0] | {"text": "version: 1\n"})),
     ("POST /policies", _admins(_policy)),
+    ("GET /demand", _admins(_plain({"requests": [_WANTED], "next": None, "now": NOW}))),
     ("GET /users", _admins(_plain({"users": [_USER, _USER | {"name": "bob", "is_disabled": True}]}))),
     ("POST /users", _admins(_plain(_USER))),
     (f"POST /users/{_NAME}/tokens", _plain({"id": "t-3", "label": "", "secret": "ns_secret", "created_at": NOW})),

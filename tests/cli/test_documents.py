@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.command_line import CommandLine
@@ -30,8 +31,12 @@ def test_every_command_line_in_the_documents_runs(
     server.role = "admin"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    example = DOCS.parent / "policies" / "examples" / "university.yaml"
-    (tmp_path / "university.yaml").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    example = (DOCS.parent / "policies" / "examples" / "university.yaml").read_text(encoding="utf-8")
+    (tmp_path / "university.yaml").write_text(example, encoding="utf-8")
+    if "simulate" in line:
+        # It is lived through, so it has to be a whole one.
+        current = {"version": 1, "source": "university.yaml", "text": example}
+        server.answers["GET /policies/1"] = lambda _: httpx.Response(200, json=current)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519.pub").write_text(f"ssh-ed25519 {'A' * 68} ada@laptop\n")
     words = [word.replace("r-18", "r-17") for word in shlex.split(line)[1:] if word != "--wait"]
@@ -48,6 +53,7 @@ def test_the_pages_name_every_command_of_theirs() -> None:
         assert re.search(rf"nightshift {command}\b", students), command
     for command in ("host ls", "host show", "host add", "host connect", "host drain", "host undrain", "policy check",
                     "policy diff", "policy apply", "policy show", "policy history", "policy rollback",
+                    "policy watch", "policy simulate",
                     "user add", "user ls", "user token", "user tokens", "user revoke", "user disable", "user enable",
                     "doctor", "whoami"):  # fmt: skip
         assert f"nightshift {command}" in admins, command

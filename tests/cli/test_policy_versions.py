@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import EXIT_NO
+from cli.output import EXIT_NO, EXIT_USAGE
 from policies.applying import check_text
 from scheduler.core.spans import HOUR_S
 from tests.api.bench import POLICY, Bench, opened
@@ -15,6 +15,7 @@ from tests.cli.command_line import CommandLine, environment
 from tests.cli.fake_server import URL
 from tests.cli.test_commands_on_the_api import InProcessTransport
 
+SHORTER = POLICY.replace("for: 12h", "for: 11h")
 LATER = POLICY.replace('opens: "0 20 * * *", for: 12h', 'opens: "0 21 * * *", for: 11h')
 NOON = POLICY.replace('opens: "0 20 * * *"', 'opens: "0 12 * * *"')
 WRONG = POLICY.replace("zone: Europe/Berlin", "zone: Europe/Berln")
@@ -44,7 +45,7 @@ def test_history_and_rollback(root: CommandLine, tmp_path: Path) -> None:
     back = root("policy", "rollback", "1")
     assert (back.code, back.out) == (0, "The text of version 1 is applied as version 3.\n"), back.err
     lines = root("policy", "history").out.splitlines()
-    assert lines[0].split() == ["version", "applied", "by", "file"]
+    assert lines[0].split() == ["version", "applied", "by", "file", "message"]
     assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
     assert "root" in lines[1]
     assert "holds now, the text of version 1" in lines[1]
@@ -76,6 +77,63 @@ def test_a_rollback_to_what_has_errors_today_names_their_lines(
     assert json.loads(root("policy", "rollback", "1", "--json").out)["code"] == "policy.invalid"
 
 
+def test_messages_are_in_the_history(root: CommandLine, tmp_path: Path) -> None:
+    ran = root("policy", "apply", written(tmp_path, LATER), "--message", "shorter  nights\nfor the [summer]")
+    assert ran.code == 0, ran.err
+    assert root("policy", "rollback", "1", "-m", "winter").code == 0
+    lines = root("policy", "history").out.splitlines()
+    assert "  winter  " in lines[1]
+    assert "  shorter nights for the [summer]" in lines[2]
+    found = json.loads(root("policy", "history", "--json").out)["policies"]
+    assert [one["message"] for one in found] == ["winter", "shorter nights for the [summer]", ""]
+    assert set(found[0]["made_with"]) == {"holidays", "tzdata"}
+    long = root("policy", "apply", written(tmp_path, LATER), "--message", "x" * 501)
+    assert (long.code, "give at most 500" in long.one_line) == (EXIT_USAGE, True)
+
+
+def test_an_override_says_whom_it_hit(bench: Bench, root: CommandLine, tmp_path: Path) -> None:
+    made = bench.reserve(gpus=1, run_s=HOUR_S, at="2026-03-03T12:00:00Z", at_night="finish")["id"]
+    file = written(tmp_path, NOON)
+    foreseen = root("policy", "diff", file).out
+    assert f"Against those promises: nightshift policy apply {file} --override REASON" in foreseen
+    (row,) = [line for line in foreseen.splitlines() if line.startswith(made)]
+    assert "Tue 13:00 to Tue 14:00" in row
+    assert root("policy", "apply", file).code == EXIT_NO
+    empty = root("policy", "apply", file, "--override", " ")
+    assert (empty.code, "needs a reason" in empty.one_line) == (EXIT_USAGE, True)
+    ran = root("policy", "apply", file, "--override", "power work")
+    assert ran.code == 0, ran.err
+    assert "Promises that it broke; each was told:" in ran.out
+    (hit,) = [line for line in ran.out.splitlines() if made in line]
+    assert hit.startswith(f"  {made} (ann): now promised to start by ")
+    # What was foreseen is what is promised now.
+    promise = bench.get(f"/reservations/{made}")["promise"]
+    assert json.loads(root("show", made, "--json").out)["promise"] == promise
+    assert "an override: power work" in root("policy", "history").out.splitlines()[1]
+
+
+def test_the_policy_that_holds_is_compared_and_applied_again(root: CommandLine, bench: Bench, tmp_path: Path) -> None:
+    for arguments in ((), ("--applied",)):
+        same = root("policy", "diff", *arguments)
+        assert (same.code, "would change nothing of version 1" in same.out) == (0, True), same.err
+    again = root("policy", "apply", "--applied", "--message", "new zones")
+    assert (again.code, "bench.yaml is applied as version 2" in again.out) == (0, True), again.err
+    assert bench.get("/policies/2")["text"] == POLICY
+    for wrong in ((), (written(tmp_path, POLICY), "--applied")):
+        ran = root("policy", "apply", *wrong)
+        assert (ran.code, "--applied" in ran.one_line) == (EXIT_USAGE, True)
+    assert root("policy", "diff", written(tmp_path, POLICY), "--applied").code == EXIT_USAGE
+
+
+def test_without_a_policy_there_is_none_to_compare_or_to_apply_again(tmp_path: Path) -> None:
+    with opened(policy=None) as bench:
+        environ = environment(tmp_path, NIGHTSHIFT_SERVER=URL, NIGHTSHIFT_TOKEN=bench.secrets["root"])
+        line = CommandLine(transport=InProcessTransport(bench), environ=environ, slept_s=[], keys=iter("ab"))
+        for command in (("diff",), ("apply", "--applied")):
+            ran = line("policy", *command)
+            assert (ran.code, "no policy is applied" in ran.one_line) == (EXIT_NO, True)
+
+
 def test_a_diff_of_what_holds_ends_with_0(root: CommandLine, tmp_path: Path) -> None:
     ran = root("policy", "diff", written(tmp_path, POLICY))
     assert ran.code == 0, ran.err
@@ -84,15 +142,16 @@ def test_a_diff_of_what_holds_ends_with_0(root: CommandLine, tmp_path: Path) -> 
 
 def test_a_diff_shows_windows_and_bookings_and_changes_nothing(bench: Bench, root: CommandLine, tmp_path: Path) -> None:
     made = bench.reserve(gpus=1, run_s=20 * HOUR_S)["id"]
-    file = written(tmp_path, LATER)
+    bench.pass_time(HOUR_S)
+    file = written(tmp_path, SHORTER)
     ran = root("policy", "diff", file)
     assert ran.code == EXIT_NO, ran.err
     assert ran.out.startswith("Compared with version 1; windows until")
     (night,) = [line for line in ran.out.splitlines() if line.startswith("night")]
     assert night.split()[1:4] == ["dgx2-a", "moves", "89"]
     assert "Mon 20:00 to Tue 08:00" in night
-    assert "Mon 21:00 to Tue 08:00" in night
-    assert "+60 min" in night
+    assert "Mon 20:00 to Tue 07:00" in night
+    assert "-60 min" in night
     (booking,) = [line for line in ran.out.splitlines() if line.startswith(made)]
     assert booking.split()[1:3] == ["ann", "1"]
     assert booking.split()[-4:] == ["dgx2-a", "2", "Tue", "16:22"]

@@ -174,9 +174,9 @@ def test_a_reservation_over_the_policys_own_limits_is_a_warning(make_policy: Mak
     )
     lines = [line for line in said(policy) if "warning: reserve course" in line]
     assert [line.rpartition("; ")[2] for line in lines] == [
-        "limits.longest is 1h",
-        "limits.gpus_at_once is 8",
-        "limits.open_reservations is 4",
+        "longest is 1h for dl",
+        "gpus_at_once is 8 for dl",
+        "open_reservations is 4 for dl",
     ]
 
 

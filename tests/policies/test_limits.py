@@ -5,10 +5,10 @@ from textwrap import dedent
 
 import pytest
 
-from policies.checks import check_policy, errors_of
+from policies.checks import check_policy
 from policies.format import LoadedPolicy
 from policies.loading import load_policy
-from policies.loading_limits import ENFORCED_KEYS, LIMIT_KEYS
+from policies.zone_shifts import shifts_of
 from scheduler.core.plan import LimitRule, Limits, Queue
 from scheduler.core.requests import AtBoundary
 from scheduler.core.rules import (
@@ -154,31 +154,34 @@ def test_rules_go_into_the_database_and_back(make_policy: MakePolicy) -> None:
     assert from_json(type(rules), to_json(rules)) == rules
 
 
-def test_what_is_not_enforced_says_so_with_its_line(make_policy: MakePolicy) -> None:
-    lines = about(make_policy(more=EVERY_KEY), "not enforced yet")
-    told = {line.split("limits: ")[1].split(" is not")[0] for line in lines}
-    assert told == set(LIMIT_KEYS) - set(ENFORCED_KEYS)
-    assert lines[0].startswith("test.yaml:15:23: warning: limits: gpu_hours_per_week is not enforced yet; ")
+def test_all_limits_are_enforced_and_what_is_not_says_so_with_its_line(make_policy: MakePolicy) -> None:
+    more = dedent("""\
+        groups: {g: {members: [a]}}
+        overrides: [{name: d, from: 2026-05-01, until: 2026-05-02, limits: {gpus_at_once: 4, gpu_hours_per_week: 9}}]
+        unused: {no_show_after: 30m}
+        """)
+    limits = EVERY_KEY + "  by_hour: [{hours: 08:00-09:00, gpus_at_once: 4, longest: 4h, waiting: 2}]\n"
+    limits += "  groups: {g: {gpus_at_once: 4, gpu_hours_per_week: 4, far_ahead_gpu_hours: 3}}\n"
+    (line,) = about(make_policy(more=more + limits), "not enforced yet")
+    assert line.startswith("test.yaml:13:9: warning: unused is not enforced yet; ")
 
 
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("limits", "expected"),
     [
-        ("limits: {by_hour: [{hours: 08:00-09:00, gpus_at_once: 4}]}", "limits by_hour number 1: gpus_at_once"),
-        ("groups: {g: {members: [a]}}\nlimits: {groups: {g: {gpus_at_once: 4}}}", "limits of group g: gpus_at_once"),
-        ("limits: {users: {ada: {gpu_hours_per_week: 4}}}", "limits of user ada: gpu_hours_per_week"),
-        ("overrides: [{name: d, from: 2026-05-01, until: 2026-05-02, limits: {gpus_at_once: 4}}]", "gpus_at_once"),
-        ("unused: {no_show_after: 30m}", "unused"),
+        ({"gpus_at_once": 4}, False),
+        ({"gpu_hours_per_week": 4}, True),
+        ({"users": "{ada: {far_ahead_gpu_hours: 4}}"}, True),
+        ({"by_hour": "[{hours: 08:00-20:00, gpus_at_once: 4}]"}, True),
     ],
 )
-def test_even_what_is_enforced_for_everybody_is_not_for_some_or_at_some_hours(
-    make_policy: MakePolicy, more: str, expected: str
+def test_the_core_is_told_how_the_zones_clock_is_set_where_limits_go_by_it(
+    make_policy: MakePolicy, limits: dict[str, object], expected: bool
 ) -> None:
-    policy = make_policy(more=more + "\n")
-    assert about(policy, f"{expected} is not enforced yet"), said(policy)
-    # What is not enforced must not get into what is.
-    assert policy.rules(1).limits == Limits()
-    assert not errors_of(check_policy(policy, from_at=MONDAY))
+    keys = ", ".join(f"{key}: {value}" for key, value in limits.items())
+    rules = make_policy(more=f"limits: {{{keys}}}\n").rules(1)
+    assert rules.zone_shifts == (shifts_of(rules.zone) if expected else ())
+    assert from_json(type(rules), to_json(rules)) == rules
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,19 @@ def test_even_what_is_enforced_for_everybody_is_not_for_some_or_at_some_hours(
         ),
         ("limits: {by_hour: [{gpus_at_once: 4}]}", "says no hours; add hours: 08:00-20:00 or days: mon-fri"),
         ("limits: {by_hour: [{days: mon-fri}]}", "number 1 limits nothing"),
+        (
+            "limits: {by_hour: [{days: mon-fri, gpu_hours_per_week: 4}]}",
+            "by_hour number 1 gpu_hours_per_week cannot be given by the hour; GPU-hours are counted over a whole week; "
+            "give it for all hours, or limit gpus_at_once",
+        ),
+        (
+            "limits: {users: {ada: {by_hour: [{hours: 08:00-20:00, far_ahead_gpu_hours: 4}]}}}",
+            "far_ahead_gpu_hours cannot be given by the hour; what is held for later days is held at all hours",
+        ),
+        (
+            "overrides: [{name: d, from: 2026-05-01, until: 2026-05-02, limits: {by_hour: [{days: mon, disk: 1TiB}]}}]",
+            "disk cannot be given by the hour; a disk is kept at all hours; give it for all hours",
+        ),
         ("limits: {by_hour: [{hours: 8-20, waiting: 1}]}", "hours are not hours of the day: '8-20'"),
         ("limits: {by_hour: [{hours: 25:00-26:00, waiting: 1}]}", "hours are not hours of the day"),
         ("limits: {by_hour: [{hours: 08:00-24:30, waiting: 1}]}", "hours are not hours of the day"),

@@ -155,7 +155,8 @@ def test_a_tick_files_what_the_policy_wants_and_wakes_everybody(site: Site, log:
     keys = {intent.key for intent in site.store.open_intents()}
     assert "climate-nightly@2026-03-02T20:00#1" in keys
     assert sum(message.startswith("policy.filed ") for message in log.messages) == len(keys)
-    assert [(beat.kind, beat.name) for beat in site.store.heartbeats()] == [("ticker", "ticker-1")]
+    beats = [(beat.kind, beat.name) for beat in site.store.heartbeats()]
+    assert beats == [("ticker", "ticker-1"), ("windows", "planned")]
 
 
 def test_two_tickers_on_one_database_file_everything_once(site: Site, tmp_path: Path, clock: StoppedClock) -> None:

@@ -6,7 +6,7 @@ by a fault, and may therefore be told a later promise, is an argument.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
@@ -16,6 +16,7 @@ from scheduler.core.requests import AtBoundary, HostId, ReservationId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
 from scheduler.core.windows import Window, WindowState
+from tests.property.limit_checks import limited_people, over_limits
 
 TOLERATED_S = 60
 """Fewer hours missing than this are not worth another start."""
@@ -34,6 +35,8 @@ class Scene:
     settings: Settings
     excused: Collection[ReservationId] = frozenset()
     """Whoever was hit by a fault: a promise of theirs may be broken, and then has to be told."""
+    gone: Mapping[ReservationId, Reservation] = field(default_factory=dict)
+    """Reservations that have left the plan, by this change or before."""
 
 
 def violations(scene: Scene) -> list[str]:
@@ -169,8 +172,20 @@ def _outside_of_windows(scene: Scene) -> Iterable[str]:
         for span in r.spans:
             if span.end_at > scene.now:
                 wrong = _allowed(scene.after, r, span.host, max(span.start_at, scene.now), span.end_at)
-                if wrong is not None:
+                if wrong is not None and not _is_running_out(scene, r, span):
                     yield f"{r.id} is booked where it may not run: {wrong}; {span}"
+
+
+def _is_running_out(scene: Scene, reservation: Reservation, span: BookedSpan) -> bool:
+    """Whether it runs where a new policy admits it at no hour, and has no more left than the longest warning."""
+    rules, request = scene.after.rules, reservation.request
+    assert rules is not None
+    is_admitted = request.gpus in rules.outside.sizes and request.queue in rules.outside.queues
+    meets_window = any(
+        span.host in w.hosts and scene.now < w.start_at < span.end_at for w in scene.after.windows.values()
+    )
+    ends_soon = span.end_at <= scene.now + max(rules.warnings_s, default=rules.grace_s)
+    return span.start_at <= scene.now and not is_admitted and not meets_window and ends_soon
 
 
 def delivered_s(reservation: Reservation, vms: Iterable[VmFact], now: Instant) -> int:
@@ -280,31 +295,16 @@ def _limits(scene: Scene) -> Iterable[str]:
         if isinstance(filed.intent, Submit) and decided.is_accepted
     }
     for r in live(scene.after):
-        if r.id not in admitted:
+        if r.id not in admitted or scene.after.rules.limit_rules:
             continue
         mine = [o for o in live(scene.after) if o.request.owner == r.request.owner]
         if limits.open_reservations is not None and len(mine) > limits.open_reservations:
             yield f"{r.request.owner} has {len(mine)} reservations, at most {limits.open_reservations} are allowed"
         if limits.longest_run_s is not None and r.request.run_s > limits.longest_run_s:
             yield f"{r.id} runs {r.request.run_s} s, at most {limits.longest_run_s} are allowed"
-    if limits.gpus_at_once is not None:
-        # Whatever moved them. Who has more already, under a policy that allowed it, never gets more still.
-        before = _most_at_once(scene.before, scene.now)
-        for owner, (used, at) in sorted(_most_at_once(scene.after, scene.now).items()):
-            if used > max(limits.gpus_at_once, before.get(owner, (0, 0))[0]):
-                yield f"{owner} has {used} GPUs at {at}, at most {limits.gpus_at_once} are allowed"
-
-
-def _most_at_once(plan: Plan, now: Instant) -> dict[str, tuple[int, Instant]]:
-    """Return the most GPUs that each owner has booked at one instant from now on, and when."""
-    most: dict[str, tuple[int, Instant]] = {}
-    spans = [(r, s) for r in live(plan) for s in r.spans if s.end_at > now]
-    for mine, span in spans:
-        at, owner = max(span.start_at, now), mine.request.owner
-        used = sum(r.request.gpus for r, s in spans if r.request.owner == owner and s.start_at <= at < s.end_at)
-        if used > most.get(owner, (0, 0))[0]:
-            most[owner] = (used, at)
-    return most
+    for who, members in sorted(limited_people(scene.after).items()):
+        if not any(r.id in scene.excused for r in live(scene.after) if r.request.owner in members):
+            yield from over_limits(scene, who, members)
 
 
 # What holds between a plan and the next.

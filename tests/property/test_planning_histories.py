@@ -4,11 +4,13 @@ NIGHTSHIFT_HISTORIES says how many histories each test runs; a failure names the
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
-from scheduler.core.calendar import compiled
+from policies.zone_shifts import shifts_of
+from scheduler.core.calendar import compiled, making
 from scheduler.core.calendar.pure import PureCalendar
 from scheduler.core.facts import GpuState, VmEnd
 from scheduler.core.intents import (
@@ -23,12 +25,12 @@ from scheduler.core.intents import (
     Undrain,
 )
 from scheduler.core.phases import Phase, phase_of
-from scheduler.core.plan import Limits
-from scheduler.core.planner import board
+from scheduler.core.plan import LimitRule, Limits
 from scheduler.core.planner.explaining import quote, why
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary
-from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
+from scheduler.core.rules import ClockHours, Group, LimitScope
+from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant, Span
 from tests.property.worlds import MIDNIGHT, Odds, World, materialise, nights, rules, world
 
 HISTORIES = int(os.environ.get("NIGHTSHIFT_HISTORIES", "10"))
@@ -102,7 +104,7 @@ def ask_first(made: World) -> None:
     """Ask for a quote, then for the same: what was quoted is what is promised. And why is always answered."""
     made.look()
     asked = random_ask(made)
-    quoted = quote(made.plan, made.facts, asked, made.now, made.settings)
+    quoted = quote(made.plan, made.facts, asked, made.now, made.settings, ended_uses=made.ended_uses)
     known = {key: r.promise for key, r in made.plan.reservations.items()}
     made.file(Submit(ask=asked))
     new = made.changes[-1][1].decided[-1]
@@ -117,7 +119,7 @@ def ask_first(made: World) -> None:
         if key in made.plan.reservations and made.plan.reservations[key].promise != promise
     ]
     for r in made.plan.reservations.values():
-        reasons = why(made.plan, made.facts, r, made.now, made.settings)
+        reasons = why(made.plan, made.facts, r, made.now, made.settings, ended_uses=made.ended_uses)
         vms = [vm for host in made.facts.values() for vm in host.vms if vm.reservation == r.id]
         if not reasons and phase_of(r, vms, made.now) is not Phase.RUNNING:
             made.problems.append(f"{made.now}: {r.id} does not run, and nothing says why")
@@ -150,6 +152,10 @@ def change_policy(made: World) -> None:
     new = rules(
         version,
         limits=made.plan.rules.limits,
+        limit_rules=made.plan.rules.limit_rules,
+        groups=made.plan.rules.groups,
+        zone=made.plan.rules.zone,
+        zone_shifts=made.plan.rules.zone_shifts,
         min_useful_s=random.choice([30, 30, 10, 60]) * MINUTE_S,
         grace_s=random.choice([300, 300, 120, 900]),
     )
@@ -242,6 +248,52 @@ def test_with_little_disk_and_tight_limits_no_pool_and_no_limit_is_exceeded(seed
     assert not made.problems, report(made, seed)
 
 
+def by_hour(weekdays: Iterable[int], from_h: int, until_h: int) -> tuple[ClockHours, ...]:
+    return (ClockHours(weekdays=frozenset(weekdays), from_minute=60 * from_h, until_minute=60 * until_h),)
+
+
+def manifold_limits(start_at: Instant) -> tuple[LimitRule, ...]:
+    """Limits of all kinds: of people and of a group, by the hour, by the week, for later days, within dates."""
+    week, day = range(7), Span(start_at=start_at + 2 * DAY_S, end_at=start_at + 3 * DAY_S)
+    return (
+        LimitRule(scope=LimitScope.EACH, limits=Limits(gpus_at_once=6), hours=by_hour(week, 8, 18)),
+        LimitRule(scope=LimitScope.EACH, limits=Limits(gpus_at_once=16), span=day),
+        LimitRule(scope=LimitScope.GROUP, name="ab", limits=Limits(gpus_at_once=12, gpu_h_per_week=160)),
+        LimitRule(scope=LimitScope.GROUP, name="ab", limits=Limits(gpus_at_once=8), hours=by_hour(week, 22, 6)),
+        LimitRule(scope=LimitScope.GROUP, name="cd", limits=Limits(far_ahead_gpu_h=60, gpu_h_per_week=240)),
+        LimitRule(
+            scope=LimitScope.EACH_OF_GROUP,
+            name="cd",
+            limits=Limits(sizes=frozenset({1, 2, 4}), longest_run_s=6 * HOUR_S),
+            hours=by_hour(range(5), 9, 17),
+        ),
+        LimitRule(scope=LimitScope.USER, name="ada", limits=Limits(far_ahead_gpu_h=30)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_limits_by_hour_week_and_day_of_groups_too_are_never_passed(seed: int) -> None:
+    # On a Thursday: a week ends within it, and in some the clock is set forward.
+    start_at = (1_772_668_800, 1_774_483_200)[seed % 2]
+    made = world(
+        seed,
+        hosts={"dgx2-a": "s", "dgx2-b": "s"},
+        now=start_at,
+        odds=Odds(leaves_early=0.2),
+        limits=Limits(gpus_at_once=12),
+        limit_rules=manifold_limits(start_at),
+        groups=(
+            Group(name="ab", members=frozenset({"ada", "ben"})),
+            Group(name="cd", members=frozenset({"cyd", "dee"})),
+        ),
+        zone="Europe/Berlin",
+        zone_shifts=shifts_of("Europe/Berlin"),
+        retention_s=DAY_S,
+    )
+    live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
 def full_day(seed: int, *, limits: Limits | None = None) -> World:
     """A morning on which everybody asks for much, and more than a day of it."""
     made = world(seed, limits=limits)
@@ -324,11 +376,10 @@ def test_the_planner_decides_the_same_with_the_calendar_in_python(monkeypatch: p
         return made
 
     fast = lived()
-    monkeypatch.setattr(board, "make_calendar", PureCalendar)
+    monkeypatch.setattr(making, "is_available", lambda: False)
     slow = lived()
-    used = slow.kept.take(slow.plan, slow.now)
-    assert used is not None
-    assert isinstance(used.calendar, PureCalendar)
+    assert slow.kept.board is not None
+    assert isinstance(slow.kept.board.calendar, PureCalendar)
     assert len(fast.changes) > 100
     assert slow.changes == fast.changes
     assert slow.problems == fast.problems == []

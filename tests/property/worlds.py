@@ -4,7 +4,7 @@ A world holds the plan, commits what `step` returns, pins and starts what the pl
 lets the checker judge every commit. It has no drivers and no store: facts are written here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
@@ -13,13 +13,15 @@ from scheduler.core.converging.desired import Standing, desired_host, run_end_at
 from scheduler.core.facts import DiskFact, GpuFact, GpuState, HostFacts, VmEnd, VmFact
 from scheduler.core.intents import AddHost, ApplyPolicy, FiledIntent, Intent, Materialise
 from scheduler.core.plan import Limits, Plan, PlanChange, Queue, Reservation, Rules, apply, pinned
-from scheduler.core.planner.board import KeptBoard
+from scheduler.core.planner.deciding import OVERRIDDEN_EVENT
 from scheduler.core.planner.due import next_plan_due_at
+from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.step import step
 from scheduler.core.requests import AtBoundary, HostId, ReservationId, Role
 from scheduler.core.settings import Settings
-from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
+from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant, Span
 from scheduler.core.topology import HostProfile
+from scheduler.core.use import EndedUse, counted_gpu_s, start_of
 from scheduler.core.windows import Layout, Window, WindowId
 from scheduler.profiles.loading import load_profile
 from tests.property.checker import Scene, violations
@@ -148,9 +150,11 @@ class World:
         """GPUs on which nothing can be started, for a reason that no fact shows."""
         self.seq = 0
         self.changes: list[tuple[Instant, PlanChange]] = []
+        self.gone: dict[ReservationId, Reservation] = {}
+        """Those that have left the plan, refused ones too."""
         self.problems: list[str] = []
         self.steps = 0
-        self.kept = KeptBoard()
+        self.kept = Memory()
         self.log: list[str] = []
 
     # The plan.
@@ -167,15 +171,20 @@ class World:
         """Plan once, judge it and commit it; twice more to see that it is determined and settled."""
         self.steps += 1
         self._excuse_lost()
+        afresh = self.kept.afresh()
         change = self._plan(filed, kept=self.kept)
         if change.is_empty:
             return change
         before = self.plan
         # Once on the board that was kept, once on one that is made anew.
-        if self.is_checked and self._plan(filed) != change:
+        if self.is_checked and self._plan(filed, kept=afresh) != change:
             self.problems.append(f"{self.now}: the same step gave two different changes")
         self.plan = apply(before, change)
         self.changes.append((self.now, change))
+        self.gone |= {r.id: r for r in change.reservations if r.is_closed}
+        # Whose promise an admin broke, and told, was hit like by a fault.
+        overridden = {told.reservation for told in change.events if told.kind == OVERRIDDEN_EVENT}
+        self.excused |= {key for key in overridden if key is not None}
         self._excuse_lost()
         if not self.is_checked:
             return change
@@ -188,15 +197,32 @@ class World:
             now=self.now,
             settings=self.settings,
             excused=frozenset(self.excused),
+            gone=self.gone,
         )
         self.problems += [f"{self.now}: {text}" for text in violations(scene)]
-        again = self._plan(())
+        again = self._plan((), kept=self.kept.afresh())
         if not again.is_empty:
             self.problems.append(f"{self.now}: a second step had something left to do: {_short(again, self.plan)}")
         return change
 
-    def _plan(self, filed: tuple[FiledIntent, ...], kept: KeptBoard | None = None) -> PlanChange:
-        return step(self.plan, filed, self.facts, self.now, settings=self.settings, profiles=dgx2, kept=kept)
+    def _plan(self, filed: tuple[FiledIntent, ...], kept: Memory | None = None) -> PlanChange:
+        return step(
+            self.plan,
+            filed,
+            self.facts,
+            self.now,
+            settings=self.settings,
+            profiles=dgx2,
+            ended_uses=self.ended_uses,
+            kept=kept,
+        )
+
+    def ended_uses(self, week: Span) -> Iterator[EndedUse]:
+        """Yield what those held that started in a week and have left the plan, as a store would tell it."""
+        for r in self.gone.values():
+            at = start_of(r, self.now)
+            if at is not None and week.covers(at):
+                yield EndedUse(reservation=r.id, owner=r.request.owner, gpu_s=counted_gpu_s(r))
 
     def _excuse_lost(self) -> None:
         """Whoever is booked on GPUs that are out of the plan was hit by a fault."""
@@ -443,7 +469,15 @@ class World:
         if not self.is_checked or due_at is None or due_at <= self.now + 1 or self.random.random() > 0.1:
             return
         for at in (due_at - 1, self.random.randint(self.now + 1, due_at - 1)):
-            early = step(self.plan, (), self.facts, at, settings=self.settings, profiles=dgx2)
+            early = step(
+                self.plan,
+                (),
+                self.facts,
+                at,
+                settings=self.settings,
+                profiles=dgx2,
+                ended_uses=self.ended_uses,
+            )
             if not early.is_empty:
                 self.problems.append(f"{self.now}: not due before {due_at}, yet at {at}: {_short(early, self.plan)}")
 

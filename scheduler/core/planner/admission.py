@@ -3,12 +3,13 @@
 Checks values against the policy, the hosts and the limits. Where it would go is `placing`'s business.
 """
 
-from scheduler.core.plan import BookedSpan, Queue, Reservation, Rules
+from scheduler.core.plan import BookedSpan, Queue, Rules
+from scheduler.core.planner.booked_limits import over_limits
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.limits import check_limits, gpus_at_once, longest_run_s
+from scheduler.core.planner.limits import check_limits, longest_run_s
 from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Request, ReservationId
-from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.spans import FOREVER
 from scheduler.core.windows import Layout
 
 LONGEST_NAME = 64
@@ -118,7 +119,7 @@ def _check_times(draft: Draft, ask: Ask) -> list[Reason]:
 
 def _layouts(draft: Draft) -> set[Layout]:
     assert draft.rules is not None
-    return {draft.rules.outside, *(window.layout for window in draft.windows.values())}
+    return {draft.rules.outside, *draft.window_book.layouts}
 
 
 def _check_size(draft: Draft, ask: Ask, queue: Queue) -> list[Reason]:
@@ -136,9 +137,10 @@ def _check_boundary(draft: Draft, ask: Ask) -> list[Reason]:
     """Keeping GPUs through a window is a promise only where some window allows it."""
     if ask.at_boundary is not AtBoundary.KEEP or not draft.windows:
         return []
-    if any(AtBoundary.KEEP in window.at_boundary for window in draft.windows.values()):
+    if draft.window_book.allows_keeping:
         return []
-    window = min(draft.windows.values(), key=lambda w: (w.start_at, w.id))
+    window = draft.window_book.first
+    assert window is not None
     allowed = ", ".join(sorted(window.at_boundary))
     return [
         reason(ReasonCode.BOUNDARY_NOT_ALLOWED, window=window.name, at_boundary=ask.at_boundary.value, allowed=allowed)
@@ -199,42 +201,8 @@ def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
 
 
 def check_gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> tuple[Reason, ...]:
-    """Return a reason when these spans would give an owner more GPUs at one instant than the limit."""
-    assert draft.rules is not None
-    limit = gpus_at_once(draft.rules, request.owner)
-    if limit is None:
-        return ()
-    most = max((_gpus_within(mine, request.gpus, _others(draft, request)) for mine in spans), default=0)
-    if most <= limit:
-        return ()
-    return (
-        reason(
-            ReasonCode.LIMIT,
-            owner=request.owner,
-            name="GPUs at once",
-            would_be=most,
-            limit=limit,
-            remedy="ask for fewer GPUs or for another time",
-        ),
-    )
+    """Return the reasons why a request may not be booked so: limits that its owner or a group would go over.
 
-
-def _gpus_within(mine: BookedSpan, gpus: int, others: list[tuple[int, tuple[BookedSpan, ...]]]) -> int:
-    """Return the most GPUs that an owner has at one instant of a span."""
-    steps: list[tuple[Instant, int]] = []
-    for other_gpus, booked in others:
-        for span in booked:
-            if span.start_at < mine.end_at and mine.start_at < span.end_at:
-                steps += [(max(span.start_at, mine.start_at), other_gpus), (span.end_at, -other_gpus)]
-    most = level = gpus
-    for _, change in sorted(steps):
-        level += change
-        most = max(most, level)
-    return most
-
-
-def _others(draft: Draft, request: Request) -> list[tuple[int, tuple[BookedSpan, ...]]]:
-    def is_other(reservation: Reservation) -> bool:
-        return reservation.request.owner == request.owner and reservation.id != request.id
-
-    return [(r.request.gpus, r.spans) for r in draft.reservations.values() if is_other(r)]
+    `spans`: those that are new or changed, or all that it has.
+    """
+    return tuple(over.why for over in over_limits(draft, request, spans))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import is_scratch, want_of, with_kept_disk
+from scheduler.core.planner.booking import is_scratch, place_within, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
 from scheduler.core.planner.placing import Want, place
@@ -26,7 +26,8 @@ def refuse(draft: Draft, request: Request, reasons: tuple[Reason, ...]) -> None:
 def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Reason, ...]]:
     """Book a request at its earliest place and promise what that place can keep; or say why not.
 
-    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it.
+    The promise is made of a place that uses no gift; the booking may use gifts, if it is no later for it. Where its
+    owner or a group would go over a limit it is booked later, if that helps.
     """
     want = want_of(draft, request, run_s=request.run_s, with_gifts=False)
     if request.continues is not None:
@@ -37,18 +38,19 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         firm = place(draft, want)
     if firm is None:
         return None, _why_not(draft, request, want)
-    promise = promise_of(draft, request, firm)
-    if request.start_by_at is not None and promise.start_by_at > request.start_by_at:
-        wanted_at, earliest_at = request.start_by_at, promise.start_by_at
-        return None, (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=wanted_at, earliest_at=earliest_at),)
-    promise = _with_slack(draft, request, promise, firm)
-    spans = firm
-    if any(window.gift_from_at is not None for window in draft.windows.values()):
-        gifted = place(draft, replace(want, with_gifts=True))
+    if _is_too_late(draft, request, firm):
+        return None, _not_at_that_time(draft, request, firm)
+    over = check_gpus_at_once(draft, request, firm)
+    spans = place_within(draft, request, want) if over else firm
+    if spans is not None and _is_too_late(draft, request, spans):
+        spans = None
+    firm = spans or firm
+    promise = _with_slack(draft, request, promise_of(draft, request, firm), firm)
+    if draft.window_book.has_gifts:
+        gifted = place_within(draft, request, replace(want, with_gifts=True))
         if gifted is not None and keeps(draft, request, promise, gifted):
             spans = gifted
-    over = check_gpus_at_once(draft, request, spans)
-    if over:
+    if spans is None:
         return None, over
     disk = _book_disk(draft, request, spans)
     reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
@@ -66,6 +68,15 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         not_before_at=request.not_before_at,
     )
     return reservation, ()
+
+
+def _is_too_late(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> bool:
+    return request.start_by_at is not None and promise_of(draft, request, spans).start_by_at > request.start_by_at
+
+
+def _not_at_that_time(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> tuple[Reason, ...]:
+    earliest_at = promise_of(draft, request, spans).start_by_at
+    return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
 
 
 def _with_slack(draft: Draft, request: Request, promise: Promise, firm: tuple[BookedSpan, ...]) -> Promise:
@@ -101,10 +112,10 @@ def without_disk(draft: Draft, request: Request) -> tuple[BookedSpan, ...] | Non
 def _why_not(draft: Draft, request: Request, want: Want) -> tuple[Reason, ...]:
     """Say why a request has no place: another time, a smaller disk, a fault, or never."""
     if request.start_by_at is not None:
-        soonest = place(draft, replace(want, only_at=False, from_at=max(draft.now, want.from_at)))
+        later = replace(want, only_at=False, from_at=max(draft.now, want.from_at))
+        soonest = place_within(draft, request, later)
         if soonest is not None:
-            earliest_at = promise_of(draft, replace(request, start_by_at=None), soonest).start_by_at
-            return (reason(ReasonCode.NOT_AT_THAT_TIME, wanted_at=request.start_by_at, earliest_at=earliest_at),)
+            return _not_at_that_time(draft, request, soonest)
     if want.disk_gib and place(draft, replace(want, disk_gib=0)) is not None:
         remedy = f"the disk pool has no room for {want.disk_gib} GiB: ask for a smaller disk"
         missing: tuple[Reason, ...] = ()

@@ -11,7 +11,8 @@ from enum import StrEnum
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit
 from scheduler.core.planner.draft import Draft
-from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.planner.limits import LimitName
+from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Promise, ReservationId
 from scheduler.core.spans import MINUTE_S, Instant
 
@@ -145,10 +146,7 @@ def _allowed(draft: Draft, ask: Ask) -> Ask:
                 if isinstance(shortest_s, int) and isinstance(longest_s, int) and shortest_s <= longest_s:
                     changed = replace(changed, run_s=min(max(ask.run_s, shortest_s), longest_s))
             case ReasonCode.UNKNOWN_SIZE:
-                sizes = [int(size) for size in str(why.fact("sizes")).split(", ") if size.isdecimal()]
-                if sizes:
-                    nearest = min(sizes, key=lambda size: (abs(size - ask.gpus), size))
-                    changed = replace(changed, gpus=nearest, memory_gib=None, vcpus=None)
+                changed = _nearest_size(changed, why.fact("sizes"))
             case ReasonCode.IN_THE_PAST | ReasonCode.BEYOND_HORIZON | ReasonCode.END_BEFORE_START:
                 changed = replace(changed, not_before_at=None, start_by_at=None)
             case ReasonCode.BAD_DISK:
@@ -163,6 +161,33 @@ def _allowed(draft: Draft, ask: Ask) -> Ask:
                 changed = replace(changed, at_boundary=None)
             case ReasonCode.DISK_NOT_KEPT:
                 changed = replace(changed, continues=None)
+            case ReasonCode.LIMIT | ReasonCode.LIMIT_CHOICE:
+                changed = _within_limit(changed, why)
             case _:
                 pass
     return changed
+
+
+def _within_limit(ask: Ask, why: Reason) -> Ask:
+    """Return an ask with the nearest value that a limit allows, where it refuses one value as such."""
+    limit = why.fact("limit")
+    match why.fact("what") or why.fact("name"):
+        case LimitName.SIZES:
+            return _nearest_size(ask, why.fact("allowed"))
+        case LimitName.IMAGES:
+            allowed = str(why.fact("allowed")).split(", ")
+            return replace(ask, image=allowed[0])
+        case LimitName.DISK if isinstance(limit, int):
+            return replace(ask, disk_gib=limit)
+        case LimitName.AHEAD:
+            return replace(ask, not_before_at=None, start_by_at=None)
+        case _:
+            return ask
+
+
+def _nearest_size(ask: Ask, allowed: Fact) -> Ask:
+    sizes = [int(size) for size in str(allowed).split(", ") if size.isdecimal()]
+    if not sizes:
+        return ask
+    nearest = min(sizes, key=lambda size: (abs(size - ask.gpus), size))
+    return replace(ask, gpus=nearest, memory_gib=None, vcpus=None)

@@ -10,9 +10,8 @@ from enum import StrEnum
 
 from scheduler.core.facts import VmEnd
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booked_limits import NOT_OVER, AlreadyOver, already_over, is_within, over_limits, retry_at
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.limits import gpus_at_once
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode
@@ -25,11 +24,8 @@ Place = tuple[HostId, PartitionId]
 TIMED_OUT = "driver.timeout"
 """How the problem of a start begins whose call did not end within its limit."""
 
-MOST_GPUS = 1 << 31
-"""More GPUs than anybody can have: there is no limit."""
-
 MOST_LIMIT_WAITS = 64
-"""How many ends of an owner's other bookings are tried before a placement within its limit gives up."""
+"""So many later starts are tried before a placement within limits gives up."""
 
 
 class Reach(StrEnum):
@@ -83,7 +79,8 @@ def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:
     """
     if reservation.outcome is not None:
         return ()
-    return tuple(span for span in reservation.spans if not span.is_pinned and span.start_at > draft.now)
+    now = draft.now
+    return tuple([span for span in reservation.spans if span.generation is None and span.start_at > now])
 
 
 def rebook(
@@ -95,14 +92,14 @@ def rebook(
     avoid: frozenset[Place] = frozenset(),
     is_fault: bool = False,
     reach: Reach = Reach.ANSWERING_FIRST,
-    most_gpus: int | None = None,
+    most_gpus: AlreadyOver | None = None,
     accept: Callable[[tuple[BookedSpan, ...]], bool],
 ) -> bool:
     """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
 
     `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
-    instant may start after it. `most_gpus`: how many its owner may have at once, by default `most_gpus_at_once`.
-    Returns whether they were placed anew.
+    instant may start after it, and what has no place within limits gets one all the same. `most_gpus`: by how much it
+    may be over limits, by default `most_gpus_at_once`. Returns whether they were placed anew.
     """
     old = movable(draft, reservation)
     most_gpus = most_gpus_at_once(draft, reservation) if most_gpus is None else most_gpus
@@ -129,12 +126,12 @@ def rebook(
     is_on_silent = any(span.host in draft.silent_hosts for span in old)
     spans = None
     if reach is not Reach.ALL:
-        spans = _place_within(draft, reservation.request, replace(want, avoid=avoid), most_gpus)
+        spans = place_within(draft, reservation.request, replace(want, avoid=avoid), most_gpus, is_due=is_fault)
     is_well = spans is not None and accept(spans)
     may_use_silent = reach is Reach.ALL or (reach is Reach.ANSWERING_FIRST and (spans is None or is_on_silent))
     if not is_well and may_use_silent and (draft.silent_hosts or reach is Reach.ALL):
         anywhere = replace(want, avoid=avoid, may_use_silent=True)
-        spans = _place_within(draft, reservation.request, anywhere, most_gpus)
+        spans = place_within(draft, reservation.request, anywhere, most_gpus, is_due=is_fault)
         is_well = spans is not None and accept(spans)
     if disk is not None:
         draft.disks[disk.id] = disk
@@ -146,48 +143,34 @@ def rebook(
     return True
 
 
-def most_gpus_at_once(draft: Draft, reservation: Reservation) -> int:
-    """Return how many GPUs its owner may have at once where it is placed anew: the limit, or what they have already.
+def most_gpus_at_once(draft: Draft, reservation: Reservation) -> AlreadyOver:
+    """Return by how much a reservation may be over limits where it is placed anew: by as much as it is now.
 
-    More than the limit they have only under a policy that allowed it.
+    It is over one only under a policy that allowed it.
     """
-    assert draft.rules is not None
-    limit = gpus_at_once(draft.rules, reservation.request.owner)
-    if limit is None:
-        return MOST_GPUS
-    return max(limit, _gpus_at_once(draft, reservation.request, reservation.spans))
+    return already_over(draft, reservation.request, reservation.spans)
 
 
-def _gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> int:
-    """Return the most GPUs at once that spans would give an owner; 0 when they are within the limit."""
-    over = check_gpus_at_once(draft, request, tuple(span for span in spans if span.end_at > draft.now))
-    would_be = over[0].fact("would_be") if over else 0
-    assert isinstance(would_be, int)
-    return would_be
+def place_within(
+    draft: Draft, request: Request, want: Want, already_over: AlreadyOver = NOT_OVER, *, is_due: bool = False
+) -> tuple[BookedSpan, ...] | None:
+    """Place where nobody goes over a limit, or further over it than he is: if need be later than there is room.
 
-
-def _place_within(draft: Draft, request: Request, want: Want, most_gpus: int) -> tuple[BookedSpan, ...] | None:
-    """Place where an owner does not have too many GPUs at once: if need be after others of theirs."""
-    spans = place(draft, want)
+    `is_due`: what was promised has to be placed, and if there is no such place, anywhere.
+    """
+    earliest = spans = place(draft, want)
     for _ in range(MOST_LIMIT_WAITS):
-        if spans is None or _gpus_at_once(draft, request, spans) <= most_gpus:
+        if spans is None:
+            break
+        over = over_limits(draft, request, spans)
+        if is_within(over, already_over):
             return spans
-        if want.only_at:
-            return None
-        start_at = spans[0].start_at
-        ends = (
-            span.end_at
-            for other in draft.reservations.values()
-            if other.request.owner == request.owner and other.id != request.id
-            for span in other.spans
-            if span.end_at > start_at
-        )
-        from_at = min(ends, default=None)
-        if from_at is None:
-            return None
-        want = replace(want, from_at=from_at)
+        from_at = retry_at(over, already_over)
+        if want.only_at or from_at >= draft.horizon_at:
+            break
+        want = replace(want, from_at=max(from_at, want.from_at + 1))
         spans = place(draft, want)
-    return None
+    return earliest if is_due else None
 
 
 def _joined(

@@ -11,7 +11,7 @@ from scheduler.core.facts import GpuState, VmFact
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.owed import Vms
-from scheduler.core.reasons import Fact, Reason
+from scheduler.core.reasons import Fact, Reason, ReasonCode
 from scheduler.core.requests import HostId
 
 
@@ -27,6 +27,8 @@ class CauseCode(StrEnum):
     """What a start on the host came to, as the host told it."""
     HOURS_LOST = "hours_lost"
     NO_PLACE = "no_place"
+    OVERRIDDEN = "overridden"
+    """An admin's policy, against a promise."""
     NOT_IN_TIME = "not_in_time"
     """The facts show no other cause."""
 
@@ -64,6 +66,33 @@ HOURS_LOST = Cause(code=CauseCode.HOURS_LOST, text="hours lost to a fault of the
 
 NOT_IN_TIME = Cause(code=CauseCode.NOT_IN_TIME, text="the hand-over was not done in time")
 """Told when the facts show none."""
+
+
+def overridden_by(why: str, *, version: int) -> Cause:
+    """Return the cause of promises that an admin broke by applying a policy."""
+    return Cause(code=CauseCode.OVERRIDDEN, place=_version_text(version), text=f"an admin's override: {why}")
+
+
+def was_overridden_by(reservation: Reservation, version: int) -> bool:
+    """Whether a policy version broke the promise of a reservation, as far as that is remembered."""
+    return any(is_override(why) and why.fact("cause_place") == _version_text(version) for why in reservation.reasons)
+
+
+def _version_text(version: int) -> str:
+    return f"policy version {version}"
+
+
+def is_override(why: Reason) -> bool:
+    """Whether a reason says that an admin broke the promise."""
+    return why.code is ReasonCode.PROMISE_BROKEN and why.fact("cause_code") == CauseCode.OVERRIDDEN
+
+
+def override_told(reservation: Reservation) -> Cause | None:
+    """Return the latest override that broke a promise of a reservation; None: none ever did."""
+    told = next((why for why in reversed(reservation.reasons) if is_override(why)), None)
+    if told is None:
+        return None
+    return Cause(code=CauseCode.OVERRIDDEN, place=str(told.fact("cause_place")), text=str(told.fact("cause")))
 
 
 def host_is_silent(host: HostId) -> Cause:

@@ -1,19 +1,25 @@
 """Deciding windows, using gifts, and taking on a new policy's windows: what the clock and the policy do to the plan."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
-from scheduler.core.intents import ApplyPolicy
-from scheduler.core.plan import BookedSpan, Reservation, event
+from scheduler.core.intents import ApplyPolicy, FiledIntent
+from scheduler.core.plan import BookedSpan, Event, Reservation, event
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import movable, rebook
+from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at
-from scheduler.core.planner.promising import keeps_promise
-from scheduler.core.planner.replanning import compress, hours_ahead, in_order_of_claim, is_stuck, replan
+from scheduler.core.planner.promising import break_promise, keeps_promise
+from scheduler.core.planner.refitting import Hit, booked_now, refit
+from scheduler.core.planner.replanning import compress, is_stuck, replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
-from scheduler.core.requests import AtBoundary, ReservationId
+from scheduler.core.requests import ReservationId, Role
 from scheduler.core.windows import Window, WindowId, WindowState
+
+MOST_NAMED = 50
+"""So many reservations are named by a policy that is refused because of them."""
+OVERRIDDEN_EVENT = "promise.overridden"
 
 
 def windows_for_each_host(windows: tuple[Window, ...]) -> tuple[Window, ...]:
@@ -27,25 +33,29 @@ def windows_for_each_host(windows: tuple[Window, ...]) -> tuple[Window, ...]:
 
 def decide_windows(draft: Draft) -> None:
     """Decide each window whose time has come, once; release the rest of those with nothing left ahead."""
-    for key in sorted(draft.windows):
+    given = []
+    for key in draft.window_book.to_decide(draft.now):
         window = draft.windows[key]
         if window.end_at <= draft.now:
             continue
         if window.state is WindowState.PLANNED and window.decide_at <= draft.now:
-            is_wanted = bool(booked_in(draft, window))
-            if is_wanted or not window.only_if_queued:
-                _decide(draft, window, WindowState.OPEN)
-            else:
-                _decide(draft, window, WindowState.RELEASED)
+            is_wanted = not window.only_if_queued or bool(booked_in(draft, window))
+            decided = _decide(draft, window, WindowState.OPEN if is_wanted else WindowState.RELEASED)
         elif window.state is WindowState.OPEN and _is_idle(draft, window):
-            _decide(draft, window, WindowState.RELEASED)
+            decided = _decide(draft, window, WindowState.RELEASED)
+        else:
+            continue
+        if decided.state is WindowState.RELEASED:
+            given.append(decided)
+    if given:
+        _use_gifts(draft, given)
 
 
 def booked_in(draft: Draft, window: Window) -> list[Reservation]:
     """Return the reservations that a window's own layout lets in and that have time left in it."""
     return [
         r
-        for r in draft.reservations.values()
+        for r in draft.live()
         if window.layout.admits(gpus=r.request.gpus, queue=r.request.queue)
         and any(s.host in window.hosts and s.end_at > draft.now and s.span.overlaps(window.span) for s in r.spans)
     ]
@@ -60,7 +70,7 @@ def _is_idle(draft: Draft, window: Window) -> bool:
     return not booked_in(draft, window)
 
 
-def _decide(draft: Draft, window: Window, state: WindowState) -> None:
+def _decide(draft: Draft, window: Window, state: WindowState) -> Window:
     decided = replace(
         window,
         state=state,
@@ -79,28 +89,28 @@ def _decide(draft: Draft, window: Window, state: WindowState) -> None:
             released_from_at=decided.released_from_at,
         )
     )
-    if state is WindowState.RELEASED:
-        _use_gift(draft, decided)
+    return decided
 
 
-def _use_gift(draft: Draft, window: Window) -> None:
+def _use_gifts(draft: Draft, windows: Sequence[Window]) -> None:
     """Let tenants run on through released time, then let others come earlier. Nobody's promise rests on it."""
-    going = [
-        (r.id, sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r)))
-        for r in draft.reservations.values()
-        if r.outcome is None and movable(draft, r) and _edge_span(draft, r, window) is not None
-    ]
+    going = []
+    for r in draft.live():
+        window = next((window for window in windows if _edge_span(draft, r, window) is not None), None)
+        if window is not None and movable(draft, r):
+            owed_s = sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r))
+            going.append((r.id, window, owed_s))
 
-    alone = [(key, owed_s) for key, owed_s in going if is_stuck(draft, draft.reservations[key])]
+    alone = [one for one in going if is_stuck(draft, draft.reservations[one[0]])]
 
     def run_on() -> None:
-        for reservation_id, owed_s in going:
-            if (reservation_id, owed_s) not in alone:
-                _run_on(draft, reservation_id, window, owed_s)
+        for one in going:
+            if one not in alone:
+                _run_on(draft, *one)
 
     if replan(draft, first=run_on) is not None:
         alone = going
-    for reservation_id, owed_s in alone:
+    for reservation_id, window, owed_s in alone:
         _run_on_alone(draft, reservation_id, window, owed_s)
     compress(draft)
 
@@ -154,122 +164,80 @@ def add_windows(draft: Draft, windows: tuple[Window, ...]) -> None:
             draft.put_window(window)
 
 
-def apply_policy(draft: Draft, intent: ApplyPolicy) -> tuple[Reason, ...]:
+def apply_policy(draft: Draft, filed: FiledIntent, intent: ApplyPolicy) -> tuple[Reason, ...]:
     """Take on a policy: its rules at once, its windows in place of those still planned. All of it, or nothing.
 
-    Refused if a promise would break, naming whose.
+    Refused if a promise would break, naming whose; unless an admin overrides it: then it is broken, and told.
     """
-    current = draft.rules.version if draft.rules else 0
-    if intent.rules.version <= current:
-        return (reason(ReasonCode.POLICY_STALE, seen=intent.rules.version, current=current),)
-    booked_until_at = max((s.end_at for r in draft.reservations.values() for s in r.spans), default=0)
-    if intent.horizon_at < booked_until_at:
-        problem = f"its windows reach to {intent.horizon_at}, bookings to {booked_until_at}"
-        return (reason(ReasonCode.POLICY_INVALID, problem=problem),)
-    if intent.rules.warnings_s and min(intent.rules.warnings_s) <= 0:
-        return (reason(ReasonCode.POLICY_INVALID, problem="a warning must come before the end, not at it"),)
-    refused: list[Reason] = []
-    # Counted by the old rules: with a longer grace the same spans deliver less.
-    hours_by_id = hours_ahead(draft) if draft.rules is not None else {}
-    lead_was_s = _longest_lead_s(draft) if draft.rules is not None else 0
+    unfit = _unfit(draft, filed, intent)
+    if unfit is not None:
+        return (unfit,)
+    override = intent.note.override
+    booked = booked_now(draft)
     with draft.attempt() as attempt:
         draft.set_rules(intent.rules, intent.text)
         draft.set_horizon(intent.horizon_at)
         for key in [k for k, w in draft.windows.items() if not w.is_decided and w.start_at > draft.now]:
             draft.drop_window(key)
         add_windows(draft, intent.windows)
-        broken = None
-        if not _has_moved_those_hit(draft, hours_by_id, lead_was_s):
-            broken = replan(
-                draft,
-                first=lambda: refused.extend(_cut_at_new_edges(draft, lead_was_s)),
-                hours_by_id=hours_by_id,
-            )
-        if broken is not None and not refused:
-            refused.append(_would_break(draft, broken, "no other place keeps it"))
-        if not refused:
-            attempt.keep()
-    if not refused:
-        draft.tell(event("policy.applied", draft.now, version=intent.rules.version))
-        draft.is_room_freed = True
-    return tuple(refused)
-
-
-def _longest_lead_s(draft: Draft) -> int:
-    return max((draft.lead_s(h.profile, size) for h in draft.hosts.values() for size in h.profile.sizes), default=0)
-
-
-def _has_moved_those_hit(draft: Draft, hours_by_id: Mapping[ReservationId, int], lead_was_s: int) -> bool:
-    """Find other places for bookings that lie across new edges, leave the others where they are; False: nothing done.
-
-    What a policy does not touch has to hold under it. Placing everything anew, one after the other, finds less: it may
-    not find again what is there now.
-    """
-    if _longest_lead_s(draft) > lead_was_s:
-        return False
-    with draft.attempt() as attempt:
-        for reservation in in_order_of_claim(draft, [r for r in draft.reservations.values() if r.outcome is None]):
-            now = reservation.span_at(draft.now)
-            if now is not None and not _lies_well(draft, reservation, now):
-                return False
-            if all(_lies_well(draft, reservation, span) for span in movable(draft, reservation)):
-                continue
-            run_s = hours_by_id.get(reservation.id)
-            if run_s is None or not rebook(draft, reservation, run_s=run_s, accept=keeps_promise(draft, reservation)):
-                return False
+        hits = refit(draft, booked)
+        if hits and not override:
+            return tuple(would_break(draft.reservations[hit.reservation], hit.problem) for hit in hits[:MOST_NAMED])
         attempt.keep()
-    return True
+    for hit in hits:
+        _override(draft, filed, intent, hit)
+    draft.policy_note = intent.note
+    draft.tell(_applied(draft, filed, intent, hits))
+    draft.is_room_freed = True
+    return ()
 
 
-def _lies_well(draft: Draft, reservation: Reservation, span: BookedSpan) -> bool:
-    """Whether a reservation may run for all that is left of a span by the windows that there are."""
-    request = reservation.request
-    from_at = max(span.start_at, draft.now)
-    stretches = draft.stretches_of(
-        span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+def _unfit(draft: Draft, filed: FiledIntent, intent: ApplyPolicy) -> Reason | None:
+    """Say why a policy cannot be taken on at all, whatever it would break."""
+    current = draft.policy_version
+    if intent.rules.version <= current:
+        return reason(ReasonCode.POLICY_STALE, seen=intent.rules.version, current=current)
+    if intent.note.override and filed.role is not Role.ADMIN:
+        return reason(ReasonCode.ADMIN_ONLY, what="break promises by an override")
+    booked_until_at = max((s.end_at for r in draft.reservations.values() for s in r.spans), default=0)
+    if intent.horizon_at < booked_until_at:
+        problem = f"its windows reach to {intent.horizon_at}, bookings to {booked_until_at}"
+        return reason(ReasonCode.POLICY_INVALID, problem=problem)
+    if intent.rules.warnings_s and min(intent.rules.warnings_s) <= 0:
+        return reason(ReasonCode.POLICY_INVALID, problem="a warning must come before the end, not at it")
+    return None
+
+
+def _override(draft: Draft, filed: FiledIntent, intent: ApplyPolicy, hit: Hit) -> None:
+    """Break a promise because an admin wants it so: told to its owner, and written down with who did it and why."""
+    reservation = draft.reservations[hit.reservation]
+    version = intent.rules.version
+    draft.tell(
+        event(
+            OVERRIDDEN_EVENT,
+            draft.now,
+            reservation=reservation.id,
+            actor=filed.author,
+            owner=reservation.request.owner,
+            override=intent.note.override,
+            problem=hit.problem,
+            version=version,
+        )
     )
-    return any(s.start_at <= from_at and span.end_at <= s.end_at for s in stretches)
+    break_promise(draft, reservation, overridden_by(intent.note.override, version=version))
 
 
-def _cut_at_new_edges(draft: Draft, lead_was_s: int) -> list[Reason]:
-    """Shorten begun spans that a new window cuts; their hours are placed again. Returns who refuses."""
-    refused = []
-    for key in list(draft.reservations):
-        reservation = draft.reservations[key]
-        if is_stuck(draft, reservation) and not _may_stay(draft, reservation, lead_was_s):
-            problem = "a new window or a longer grace takes its place, and there is no other place for it now"
-            refused.append(_would_break(draft, key, problem))
-            continue
-        span = reservation.span_at(draft.now)
-        if reservation.outcome is not None or span is None:
-            continue
-        request = reservation.request
-        stretches = draft.stretches_of(
-            span.host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-        )
-        stretch = next((s for s in stretches if s.start_at <= draft.now < s.end_at), None)
-        if stretch is not None and stretch.end_at >= span.end_at:
-            continue
-        may_park = (
-            stretch is not None
-            and stretch.closed_by is not None
-            and request.at_boundary is AtBoundary.PARK
-            and AtBoundary.PARK in stretch.closed_by.at_boundary
-        )
-        if stretch is None or not may_park or is_stuck(draft, reservation):
-            refused.append(_would_break(draft, key, "it is running and cannot be parked at the new window's edge"))
-            continue
-        lengthen(draft, reservation, span, stretch.end_at)
-    return refused
+def _applied(draft: Draft, filed: FiledIntent, intent: ApplyPolicy, hits: Sequence[Hit]) -> Event:
+    note = intent.note
+    facts: dict[str, str | int | None] = {"version": intent.rules.version}
+    if note.message:
+        facts["message"] = note.message
+    if note.override:
+        facts |= {"override": note.override, "promises_broken": len(hits)}
+    return Event(kind="policy.applied", at=draft.now, actor=filed.author, facts=tuple(sorted(facts.items())))
 
 
-def _may_stay(draft: Draft, reservation: Reservation, lead_was_s: int) -> bool:
-    """Whether a reservation may run where its movable spans are, and is not slower to start there than it was."""
-    if _longest_lead_s(draft) > lead_was_s:
-        return False
-    return all(_lies_well(draft, reservation, span) for span in movable(draft, reservation))
-
-
-def _would_break(draft: Draft, reservation_id: ReservationId, problem: str) -> Reason:
-    owner = draft.reservations[reservation_id].request.owner
-    return reason(ReasonCode.POLICY_BREAKS_PROMISE, reservation=reservation_id, owner=owner, problem=problem)
+def would_break(reservation: Reservation, problem: str) -> Reason:
+    """Return the reason why a policy is refused that would break a promise."""
+    owner = reservation.request.owner
+    return reason(ReasonCode.POLICY_BREAKS_PROMISE, reservation=reservation.id, owner=owner, problem=problem)

@@ -4,9 +4,10 @@ A step reads the plan and the facts, changes rows here, and takes the whole as o
 only (rows, calendar, events, undo); what to change is decided in `booking`, `settling` and `step`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from scheduler.core.bounds import lead_s, longest_grace_s
@@ -19,16 +20,21 @@ from scheduler.core.plan import (
     Host,
     Plan,
     PlanChange,
+    PolicyNote,
     Reservation,
     Rules,
 )
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.late_stops import late_stops
+from scheduler.core.planner.limit_book import LimitBook
+from scheduler.core.planner.memory import Memory
+from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
 from scheduler.core.settings import Settings
-from scheduler.core.spans import FOREVER, MINUTE_S, Instant
+from scheduler.core.spans import FOREVER, MINUTE_S, Instant, Span
 from scheduler.core.topology import HostProfile, Partition, mask_of
+from scheduler.core.use import EndedUse
 from scheduler.core.windows import Stretches, Window, WindowId, stretches
 
 K = TypeVar("K")
@@ -36,6 +42,7 @@ V = TypeVar("V")
 
 LikelyWait = Callable[[int, int], int]
 UsedGpus = Callable[[str, int, Instant], float]
+EndedUses = Callable[[Span], Iterable[EndedUse]]
 
 WAIT_FOR_LOOK_S = MINUTE_S
 """So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
@@ -54,16 +61,21 @@ class Draft:
         awake_since_at: Instant | None = None,
         likely_wait_s: LikelyWait | None = None,
         used_gpu_s: UsedGpus | None = None,
-        board: Board | None = None,
+        ended_uses: EndedUses | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """`awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
 
         `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
         `used_gpu_s`: how much an owner has used by now, with a half-life in seconds; None: nobody anything.
-        `board`: that of this plan at this instant, if there is one already; it is changed.
+        `ended_uses`: what those held that started in a week and are not in the plan any more; None: nobody anything.
+        `memory`: what earlier steps left; it is followed to this plan, and changed. None: of nothing.
         """
         self.likely_wait_s = likely_wait_s
         self.used_gpu_s = used_gpu_s
+        self.ended_uses = ended_uses
+        self.limit_book: LimitBook | None = None
+        """The limits of `rules`, once somebody has asked for them."""
         self.plan = plan
         self.facts = facts
         self.now = now
@@ -72,39 +84,52 @@ class Draft:
         """Time has stood still for us; whoever looks at hosts will do so soon."""
         self.rules: Rules | None = plan.rules
         self.horizon_at = plan.horizon_at
+        self.memory = Memory() if memory is None else memory
+        self.memory.begin(plan, facts, now)
+        self._window_book: WindowBook | None = self.memory.window_book(plan)
         # In one order, however the plan was read: equal plans give equal changes.
         self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
-        self.windows: dict[WindowId, Window] = dict(sorted(plan.windows.items()))
-        self.reservations: dict[ReservationId, Reservation] = {
-            key: plan.reservations[key] for key in sorted(plan.reservations, key=by_number)
-        }
-        self.disks: dict[DiskId, BookedDisk] = dict(sorted(plan.disks.items()))
+        self.windows: dict[WindowId, Window] = dict(self._window_book.by_id)
+        self.reservations: dict[ReservationId, Reservation] = self.memory.reservations(plan)
+        self.disks: dict[DiskId, BookedDisk] = dict(plan.disks)
+        self._live = self.memory.live()
+        self._writes: set[ReservationId] = set()
+        self._before: dict[ReservationId, Reservation | None] = {}
+        self._windows_before = 0
+        self._disks_before: dict[DiskId, BookedDisk] = {}
+        self.touched: set[ReservationId] = set()
+        """Reservations that were changed since somebody has looked at these."""
         self.decided: list[Decided] = []
         self.events: list[Event] = []
         self.new_rules: Rules | None = None
         self.policy_text: str | None = None
+        self.policy_note: PolicyNote | None = None
         self.is_room_freed = False
         """Something ended or left: whoever is booked later may move earlier."""
+        self.are_all_to_be_tried = False
+        """Something ended or left: whoever waits may start now."""
         self.silent_hosts = frozenset(
             host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
         )
         """Hosts that do not answer now."""
         self._are_begins_stale = True
-        self._stretches: dict[tuple[HostId, int, str, AtBoundary, bool], Stretches] = {}
+        self.begins: tuple[tuple[HostId, Hashable], ...] = ()
+        """What keeps sets of some hosts from being booked, or for a while; after `ready_board`."""
+        self._stretches, self.openings = self.memory.stretches(self._window_book, self.rules, self.horizon_at)
+        self._leads_s: dict[tuple[int, int], int] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
         self._mask_out: dict[HostId, int] = {}
         self._late_stops: dict[HostId, tuple[tuple[int, Instant], ...]] = {}
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
-        self._vms_of: dict[ReservationId, list[tuple[HostId, VmFact]]] = {}
-        for host_id in sorted(facts):
-            for vm in facts[host_id].vms:
-                self._vms_of.setdefault(vm.reservation, []).append((host_id, vm))
-        self.board = self._make_board() if board is None else board
+        self._window_writes = 0
+        self.settled = self.memory.settled
+        self.board = self._make_board() if self.memory.board is None else self.memory.board
         self.board.set_silent_hosts(self.silent_hosts)
 
     def _make_board(self) -> Board:
-        board = Board(self.hosts.values(), self.now)
+        first = min((by_number(key)[0] for key in self.reservations), default=0)
+        board = Board(self.hosts.values(), self.now, first_number=first, may_be_compiled=self.memory.may_be_compiled)
         for reservation in self.reservations.values():
             for span in reservation.spans:
                 board.book(reservation.id, span)
@@ -114,9 +139,16 @@ class Draft:
         """Return the board, with what may be booked from when on as it is now."""
         if self._are_begins_stale and self.rules is not None:
             self._are_begins_stale = False
+            self.begins = ()
             for host in self.hosts.values():
-                by = host.is_drained, self.mask_out(host.id), self.late_stops_on(host.id)
-                self.board.set_begins(host.id, by, self._begin_at(host))
+                facts = self.facts.get(host.id)
+                by: Hashable = None
+                if host.is_drained or (facts is not None and (facts.gpus or facts.asked)):
+                    by = host.is_drained, self.mask_out(host.id), self.late_stops_on(host.id)
+                    by = None if by == (False, 0, ()) else by
+                if by is not None:
+                    self.begins += ((host.id, by),)
+                self.board.set_begins(host.id, by, partial(self._begin_at, host))
         return self.board
 
     def _begin_at(self, host: Host) -> Callable[[int], Instant]:
@@ -139,9 +171,16 @@ class Draft:
     def windows_of(self, host: HostId) -> tuple[Window, ...]:
         """Return a host's windows that are not over, sorted by start."""
         if host not in self._windows_of:
-            mine = (w for w in self.windows.values() if host in w.hosts and w.end_at > self.now)
-            self._windows_of[host] = tuple(sorted(mine, key=lambda w: (w.start_at, w.id)))
+            mine = self.window_book.by_host.get(host, ())
+            self._windows_of[host] = tuple(window for window in mine if window.end_at > self.now)
         return self._windows_of[host]
+
+    @property
+    def window_book(self) -> WindowBook:
+        """The windows as they are now, looked up."""
+        if self._window_book is None:
+            self._window_book = WindowBook(dict(self.windows))
+        return self._window_book
 
     def stretches_of(
         self, host: HostId, *, gpus: int, queue: str, at_boundary: AtBoundary, with_gifts: bool
@@ -166,30 +205,45 @@ class Draft:
                     )
                 )
             )
+        self._stretches[key].advance(self.now)
         return self._stretches[key]
 
     def lead_s(self, profile: HostProfile, gpus: int) -> int:
-        return lead_s(profile, gpus=gpus, grace_s=self._longest_grace_s())
+        key = id(profile), gpus
+        if key not in self._leads_s:
+            self._leads_s[key] = lead_s(profile, gpus=gpus, grace_s=self.longest_grace_s())
+        return self._leads_s[key]
 
-    def _longest_grace_s(self) -> int:
+    def longest_grace_s(self) -> int:
+        """Return the longest grace that anybody may be given."""
         assert self.rules is not None
         if self._grace_s is None:
-            self._grace_s = longest_grace_s(
-                self.rules, (window for window in self.windows.values() if window.end_at > self.now)
-            )
+            of_windows_s = self.window_book.longest_grace_s(self.now)
+            self._grace_s = max(longest_grace_s(self.rules, ()), of_windows_s)
         return self._grace_s
 
     def late_stops_on(self, host: HostId) -> tuple[tuple[int, Instant], ...]:
         """Return the stops on a host that outlast a lead: their GPUs as bit masks, and until when nothing may begin."""
         if host not in self._late_stops:
             facts, profile = self.facts.get(host), self.hosts[host].profile
-            found = () if facts is None else late_stops(facts, profile, self.now, grace_s=self._longest_grace_s())
+            found = () if facts is None else late_stops(facts, profile, self.now, grace_s=self.longest_grace_s())
             self._late_stops[host] = tuple(found)
         return self._late_stops[host]
 
-    def rows(self) -> tuple[object, ...]:
-        """Return the rows as they are, to tell later whether anything changed."""
-        return dict(self.reservations), dict(self.windows), dict(self.disks)
+    def begin_round(self) -> None:
+        """From here on `has_changed` tells whether anything is different."""
+        self._before.clear()
+        self._windows_before, self._disks_before = self._window_writes, dict(self.disks)
+
+    def has_changed(self) -> bool:
+        """Whether any row is different from what it was when the round began."""
+        if self._window_writes != self._windows_before or self.disks != self._disks_before:
+            return True
+        return any(self.reservations.get(key) != before for key, before in self._before.items())
+
+    def live(self) -> Iterable[Reservation]:
+        """The reservations that have not ended, in the order in which they came. Whoever changes them takes a list."""
+        return self._live.values()
 
     def partition_of(self, span: BookedSpan) -> Partition:
         return self.hosts[span.host].profile.partition(span.partition)
@@ -200,6 +254,12 @@ class Draft:
             facts = self.facts.get(host)
             self._mask_out[host] = mask_of(facts.gpus_out_of_plan) if facts else 0
         return self._mask_out[host]
+
+    def hosts_in_trouble(self) -> tuple[object, ...]:
+        """Return which hosts do not answer, are drained, or have GPUs out of the plan."""
+        out = [(host, self.mask_out(host)) for host, facts in self.facts.items() if facts.gpus]
+        drained = [host.id for host in self.hosts.values() if host.is_drained]
+        return tuple(out), tuple(drained), self.silent_hosts
 
     def is_lost(self, span: BookedSpan) -> bool:
         """Whether a span's GPUs are quarantined or in foreign hands."""
@@ -222,7 +282,7 @@ class Draft:
 
     def vms_of(self, reservation: ReservationId) -> list[tuple[HostId, VmFact]]:
         """Return the starts of a reservation that are remembered, by generation."""
-        return sorted(self._vms_of.get(reservation, ()), key=lambda item: item[1].generation)
+        return self.memory.starts.of(reservation)
 
     def hours_s(self, span: BookedSpan, gpus: int) -> int:
         """Return the running time that a span delivers at the least."""
@@ -233,7 +293,7 @@ class Draft:
     def put(self, reservation: Reservation) -> None:
         """Set a reservation; the calendar follows its spans."""
         old = self.reservations.get(reservation.id)
-        self.reservations[reservation.id] = reservation
+        self.put_moved(reservation)
         before = old.spans if old else ()
         if before == reservation.spans:
             return
@@ -243,8 +303,21 @@ class Draft:
             self.board.book(reservation.id, span)
 
     def put_moved(self, reservation: Reservation) -> None:
-        """Set a reservation whose spans the board has moved already."""
-        self.reservations[reservation.id] = reservation
+        """Set a reservation; its spans lie on the board already."""
+        key = reservation.id
+        self._changes(key)
+        self.reservations[key] = reservation
+        if reservation.outcome is None:
+            self._live[key] = reservation
+        else:
+            self._live.pop(key, None)
+
+    def _changes(self, key: ReservationId) -> None:
+        """Take note that a reservation is about to change."""
+        self._before.setdefault(key, self.reservations.get(key))
+        self.touched.add(key)
+        self._writes.add(key)
+        self.settled.look_at(key)
 
     def put_window(self, window: Window) -> None:
         self.windows[window.id] = window
@@ -261,7 +334,7 @@ class Draft:
 
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
-        self._stretches.clear()
+        self._stretches, self.openings = {}, {}
         self.board.forget_stretches()
 
     def put_host(self, host: Host) -> None:
@@ -273,10 +346,13 @@ class Draft:
 
     def forget_windows(self) -> None:
         """Windows changed: what was worked out from them is stale."""
+        self._window_writes += 1
+        self._window_book = None
         self._windows_of.clear()
-        self._stretches.clear()
+        self._stretches, self.openings = {}, {}
         self._late_stops.clear()
         self._grace_s = None
+        self._leads_s.clear()
         self._are_begins_stale = True
         self.board.forget_stretches()
 
@@ -310,9 +386,11 @@ class Draft:
         """Set all reservations at once; the calendar follows those that differ."""
         changed = [key for key, value in self.reservations.items() if reservations.get(key) is not value]
         for key in changed:
+            self._changes(key)
             for span in self.reservations[key].spans:
                 self.board.unbook(span)
         self.reservations = reservations
+        self._live = {key: r for key, r in reservations.items() if r.outcome is None}
         for key in changed:
             if key in reservations:
                 for span in reservations[key].spans:
@@ -322,18 +400,38 @@ class Draft:
         """Return everything that differs from the plan."""
         plan = self.plan
         return PlanChange(
-            reservations=_changed(plan.reservations, self.reservations),
-            windows=_changed(plan.windows, self.windows),
-            dropped_windows=tuple(key for key in sorted(plan.windows) if key not in self.windows),
+            reservations=_changed(plan.reservations, self._written()),
+            windows=_changed(plan.windows, self.windows) if self._window_writes else (),
+            dropped_windows=self._dropped_windows(),
             hosts=_changed(plan.hosts, self.hosts),
-            disks=_changed(plan.disks, self.disks),
-            dropped_disks=tuple(key for key in sorted(plan.disks) if key not in self.disks),
+            disks=tuple(sorted(_changed(plan.disks, self.disks), key=lambda disk: disk.id)),
+            dropped_disks=tuple(sorted(plan.disks.keys() - self.disks.keys())),
             rules=self.new_rules,
             policy_text=self.policy_text,
+            policy_note=self.policy_note,
             horizon_at=None if self.horizon_at == plan.horizon_at else self.horizon_at,
             decided=tuple(self.decided),
             events=tuple(self.events),
         )
+
+    def to_close(self) -> list[Reservation]:
+        """Return the ended reservations of which nothing may be left any more, in the order in which they came."""
+        ended = self.memory.ended
+        keys = set(ended) if self.memory.is_new else {*self._writes, *self.memory.news} & ended.keys()
+        keys |= self._writes & self.reservations.keys()
+        for key, disk in self.plan.disks.items():
+            if self.disks.get(key) is not disk:
+                keys.add(disk.reservation)
+        found = [self.reservations[key] for key in sorted(keys, key=by_number) if key in self.reservations]
+        return [r for r in found if r.outcome is not None and not r.is_closed]
+
+    def _written(self) -> dict[ReservationId, Reservation]:
+        return {key: self.reservations[key] for key in sorted(self._writes, key=by_number) if key in self.reservations}
+
+    def _dropped_windows(self) -> tuple[WindowId, ...]:
+        if not self._window_writes:
+            return ()
+        return tuple(key for key in sorted(self.plan.windows) if key not in self.windows)
 
     # Disks.
 
@@ -355,9 +453,20 @@ class Draft:
             peak = max(peak, level)
         return peak
 
+    def has_pool_room(
+        self, storage: str, *, is_scratch: bool, start_at: Instant, end_at: Instant, more_gib: int
+    ) -> bool:
+        """Whether one part of a storage's pool takes so many GiB more at every instant of `[start_at, end_at)`."""
+        room_gib = self.pool_room_gib(storage, is_scratch=is_scratch) - more_gib
+        mine = [d.size_gib for d in self.disks.values() if d.storage == storage and d.is_scratch == is_scratch]
+        if sum(mine) <= room_gib:
+            # Nearly always there is room for all of them at once.
+            return True
+        return self.pool_peak_gib(storage, is_scratch=is_scratch, start_at=start_at, end_at=end_at) <= room_gib
+
     def pool_room_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
-        profile = next((h.profile for _, h in sorted(self.hosts.items()) if h.storage == storage), None)
+        profile = next((self.hosts[key].profile for key in self.hosts if self.hosts[key].storage == storage), None)
         if profile is None:
             return 0
         return profile.scratch_gib if is_scratch else profile.pool_gib - profile.scratch_gib
@@ -382,7 +491,8 @@ class Draft:
 
 def _changed(before: Mapping[K, V], after: Mapping[K, V]) -> tuple[V, ...]:
     """Return the rows that are new or differ; most are the very same object, which need not be compared."""
-    return tuple(row for key, row in after.items() if (old := before.get(key)) is not row and old != row)
+    new = [(before.get(key), row) for key, row in after.items() if before.get(key) is not row]
+    return tuple(row for old, row in new if old != row)
 
 
 class Attempt:

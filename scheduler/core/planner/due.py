@@ -6,6 +6,7 @@ from scheduler.core.bounds import lead_s, longest_grace_s
 from scheduler.core.facts import HostFacts, Verb, VmEnd
 from scheduler.core.plan import Plan
 from scheduler.core.planner.draft import WAIT_FOR_LOOK_S
+from scheduler.core.planner.limit_book import next_change_at
 from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
@@ -46,6 +47,9 @@ def next_plan_due_at(
         # Whoever waits may start where a layout begins that lets them in.
         for window in plan.windows.values():
             instants.update((window.start_at, window.end_at, window.released_from_at or 0))
+        # Or where a limit allows more.
+        if plan.rules is not None:
+            instants.add(next_change_at(plan.rules, now) or 0)
     instants.update(disk.until_at for disk in plan.disks.values())
     instants.update(_of_starts_held_up(plan, facts, now))
     for host in facts.values():

@@ -13,7 +13,7 @@ from scheduler.core.plan import BookedSpan, Outcome, Plan, Reservation
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, likely_at, without_disk
 from scheduler.core.planner.alternatives import Alternative, alternatives
-from scheduler.core.planner.draft import Draft, LikelyWait, UsedGpus
+from scheduler.core.planner.draft import Draft, EndedUses, LikelyWait, UsedGpus
 from scheduler.core.planner.early import order_text, turn_of
 from scheduler.core.planner.outages import lost_gpu, outages
 from scheduler.core.planner.promising import has_started
@@ -52,9 +52,10 @@ def quote(
     *,
     most_alternatives: int = 0,
     likely_wait_s: LikelyWait | None = None,
+    ended_uses: EndedUses | None = None,
 ) -> Quote:
     """Return what a submit of this ask would be told, without booking it."""
-    draft = Draft(plan, facts, now, settings, likely_wait_s=likely_wait_s)
+    draft = Draft(plan, facts, now, settings, likely_wait_s=likely_wait_s, ended_uses=ended_uses)
     request, reasons = admission.check(draft, ask, reservation=QUOTED)
     reservation: Reservation | None = None
     if request is not None:
@@ -106,6 +107,7 @@ def why(
     settings: Settings,
     *,
     used_gpu_s: UsedGpus | None = None,
+    ended_uses: EndedUses | None = None,
 ) -> tuple[Reason, ...]:
     """Return what keeps a reservation from running now; empty only while it runs."""
     vms = [vm for host in sorted(facts) for vm in facts[host].vms if vm.reservation == reservation.id]
@@ -125,7 +127,7 @@ def why(
         *_booked_later(plan, reservation, ahead),
         *_out_of_plan(plan, facts, ahead),
         *_pool_is_full(plan, facts, reservation, now, settings),
-        *_its_turn(reservation, Draft(plan, facts, now, settings, used_gpu_s=used_gpu_s)),
+        *_its_turn(reservation, Draft(plan, facts, now, settings, used_gpu_s=used_gpu_s, ended_uses=ended_uses)),
     )
 
 

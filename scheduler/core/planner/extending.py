@@ -10,6 +10,7 @@ from dataclasses import replace
 from scheduler.core.calendar.pure import MOST_DISPLACED
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booked_limits import AlreadyOver
 from scheduler.core.planner.booking import follow_disk, most_gpus_at_once, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.promising import keeps_promise
@@ -98,7 +99,7 @@ def _make_room(draft: Draft, reservation: Reservation, span: BookedSpan, end_at:
     if reservation.id in owners or len(owners) > MOST_DISPLACED:
         return False
     with draft.attempt() as attempt:
-        taken: list[tuple[Reservation, int, int]] = []
+        taken: list[tuple[Reservation, int, AlreadyOver]] = []
         for other in [draft.reservations[owner] for owner in owners]:
             gone = movable(draft, other)
             hours_s = sum(draft.hours_s(s, other.request.gpus) for s in gone)

@@ -1,138 +1,125 @@
-"""Limits: what the policy lets one owner have, and a group together.
+"""Limits on what is asked for: what the policy lets one owner ask for, and a group together.
 
-Counted in the step that decides, one request after another: two at once cannot pass a limit together.
-
-What is said of a user comes before what is said of each member of a group, and that before what is said of each owner,
-key by key; an override before what it overrides, within its dates. What holds for a group together holds besides. Not
-held yet: limits by hour; GPU-hours; GPUs at once of a group together or within dates. `policy check` says so.
+Counted in the step that decides, one request after another: two at once cannot pass a limit together. How many are open
+or wait, and how far ahead one may ask, is limited by what holds when one asks; what may be asked for by what holds when
+it starts. So those limits that hold at some hours or dates only are looked at once a request has a place, in
+`booked_limits`, with those that are about bookings in the first place. Whose limits come first is in `limit_book`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from enum import StrEnum
 
-from scheduler.core.plan import LimitRule, Limits, Rules
+from scheduler.core.plan import Reservation
 from scheduler.core.planner.draft import Draft
-from scheduler.core.reasons import Reason, ReasonCode, reason
+from scheduler.core.planner.limit_book import LimitBook, Limited, last_change_at
+from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask
-from scheduler.core.rules import Group, LimitScope
 from scheduler.core.spans import DAY_S, Instant
 
-_KEYS = tuple(field.name for field in fields(Limits))
+
+class LimitName(StrEnum):
+    """How reasons name a limit: what is counted, or what may be chosen."""
+
+    OPEN = "open reservations"
+    WAITING = "requests that wait"
+    DISK = "GiB of one disk"
+    AHEAD = "days ahead"
+    SIZES = "GPUs of one VM"
+    QUEUES = "queue"
+    IMAGES = "image"
+    AT_ONCE = "GPUs at once"
+    PER_WEEK = "GPU-hours that start in one week"
+    FAR_AHEAD = "GPU-hours held for later days"
+    LONGEST_THEN = "hours of one reservation that starts then"
+    DISK_THEN = "GiB of one disk of a reservation that starts then"
 
 
-def personal_limits(rules: Rules, owner: str, at: Instant) -> Limits:
-    """Return the limits of one owner at an instant."""
-    if not rules.limit_rules:
-        return rules.limits
-    groups = {group.name for group in rules.groups if owner in group.members}
-    ranked = sorted(
-        (rank, number, rule)
-        for number, rule in enumerate(rules.limit_rules)
-        if (rank := _rank(rule, owner, groups, at)) is not None
-    )
-    merged = Limits()
-    for limits in (*(rule.limits for _, _, rule in ranked), rules.limits):
-        missing = {key: getattr(limits, key) for key in _KEYS if getattr(merged, key) is None}
-        merged = replace(merged, **missing)
-    return merged
+def book_of(draft: Draft) -> LimitBook:
+    """Return the limits of the policy that a draft has now."""
+    assert draft.rules is not None
+    if draft.limit_book is None or draft.limit_book.rules is not draft.rules:
+        draft.limit_book = LimitBook(draft.rules, draft.plan.reservations)
+    return draft.limit_book
 
 
-def _rank(rule: LimitRule, owner: str, groups: set[str], at: Instant) -> int | None:
-    """Return how early a rule comes for an owner; None: it says nothing of them now."""
-    if rule.hours or not _holds(rule, at):
-        return None
-    match rule.scope:
-        case LimitScope.USER:
-            rank = 0 if rule.name == owner else None
-        case LimitScope.EACH_OF_GROUP:
-            rank = 2 if rule.name in groups else None
-        case LimitScope.EACH:
-            rank = 4
-        case _:
-            rank = None
-    return None if rank is None else rank + (rule.span is None)
+def reservations_of(draft: Draft, members: Iterable[str]) -> Iterator[Reservation]:
+    """Yield the reservations of some owners, ended ones too as long as the plan has them."""
+    book, planned = book_of(draft), draft.plan.reservations
+    wanted = frozenset(members)
+    for owner in sorted(wanted):
+        for key in book.ids_of(owner):
+            yield draft.reservations[key]
+    if len(draft.reservations) == len(planned):
+        return
+    # What this step has added came last.
+    for key in reversed(draft.reservations):
+        if key in planned:
+            return
+        if draft.reservations[key].request.owner in wanted:
+            yield draft.reservations[key]
 
 
-def _holds(rule: LimitRule, at: Instant) -> bool:
-    return rule.span is None or rule.span.covers(at)
-
-
-def limits_together(rules: Rules, owner: str, at: Instant) -> Iterator[tuple[Group, Limits]]:
-    """Yield the groups of an owner with what holds for all their members together."""
-    for group in rules.groups:
-        if owner not in group.members:
-            continue
-        mine = [r for r in rules.limit_rules if r.scope is LimitScope.GROUP and r.name == group.name and not r.hours]
-        merged = Limits()
-        for rule in sorted(mine, key=lambda r: r.span is None):
-            if _holds(rule, at):
-                missing = {key: getattr(rule.limits, key) for key in _KEYS if getattr(merged, key) is None}
-                merged = replace(merged, **missing)
-        if merged != Limits():
-            yield group, merged
+def limits_changed_at(draft: Draft) -> Instant:
+    """Return when the clock last changed what limits allow: whoever waits may start from then on."""
+    assert draft.rules is not None
+    return last_change_at(draft.rules, draft.now)
 
 
 def longest_run_s(draft: Draft, owner: str) -> int:
-    """Return for how long an owner may run at most."""
-    assert draft.rules is not None
-    limits = [personal_limits(draft.rules, owner, draft.now)]
-    limits += [together for _, together in limits_together(draft.rules, owner, draft.now)]
-    stated = [one.longest_run_s for one in limits if one.longest_run_s is not None]
-    return min(stated, default=draft.settings.longest_run_s)
+    """Return for how long an owner may run at most, whenever it starts."""
+    stated = [one.most("longest_run_s") for one in book_of(draft).limited(owner)]
+    return min((longest_s for longest_s in stated if longest_s is not None), default=draft.settings.longest_run_s)
 
 
 def check_limits(draft: Draft, ask: Ask, *, image: str, disk_gib: int) -> list[Reason]:
-    """Return what in an ask goes over a limit; how many GPUs at once is seen once its place is."""
-    assert draft.rules is not None
-    owner = ask.owner
-    mine = personal_limits(draft.rules, owner, draft.now)
-    found = _over(draft, ask, mine, image, disk_gib, who=owner, members=frozenset({owner}))
-    for group, limits in limits_together(draft.rules, owner, draft.now):
-        found += _over(draft, ask, limits, image, disk_gib, who=f"group {group.name}", members=group.members)
+    """Return what in an ask goes over a limit, wherever it would be booked."""
+    found: list[Reason] = []
+    for one in book_of(draft).limited(ask.owner):
+        found += _over(draft, ask, one, image, disk_gib)
     return found
 
 
-def _over(
-    draft: Draft, ask: Ask, limits: Limits, image: str, disk_gib: int, *, who: str, members: frozenset[str]
-) -> list[Reason]:
-    found = [
-        *_not_among(who, "GPUs of one VM", ask.gpus, limits.sizes),
-        *_not_among(who, "queue", ask.queue, limits.queues),
-        *_not_among(who, "image", image, limits.images),
-    ]
-    live = [r for r in draft.reservations.values() if r.outcome is None and r.request.owner in members]
-    if limits.open_reservations is not None and len(live) >= limits.open_reservations:
-        remedy = "cancel one or wait until one ends"
-        found.append(_limit(who, "open reservations", len(live) + 1, limits.open_reservations, remedy))
-    if limits.waiting is not None:
+def _over(draft: Draft, ask: Ask, one: Limited, image: str, disk_gib: int) -> list[Reason]:
+    who, now = one.who, draft.now
+    found = []
+    if not one.is_timed("sizes"):
+        found += not_among(who, LimitName.SIZES, ask.gpus, one.choice("sizes", now))
+    if not one.is_timed("queues"):
+        found += not_among(who, LimitName.QUEUES, ask.queue, one.choice("queues", now))
+    if not one.is_timed("images"):
+        found += not_among(who, LimitName.IMAGES, image, one.choice("images", now))
+    most_open, most_waiting = one.number("open_reservations", now), one.number("waiting", now)
+    if most_open is not None or most_waiting is not None:
+        live = [r for r in reservations_of(draft, one.members) if r.outcome is None]
+        if most_open is not None and len(live) >= most_open:
+            remedy = "cancel one or wait until one ends"
+            found.append(over_limit(who, LimitName.OPEN, len(live) + 1, most_open, remedy))
         waiting = sum(1 for r in live if r.generation == 0)
-        if waiting >= limits.waiting:
+        if most_waiting is not None and waiting >= most_waiting:
             remedy = "cancel one or wait until one starts"
-            found.append(_limit(who, "requests that wait", waiting + 1, limits.waiting, remedy))
-    if limits.disk_gib is not None and disk_gib > limits.disk_gib:
-        found.append(_limit(who, "GiB of one disk", disk_gib, limits.disk_gib, "ask for a smaller disk"))
-    if limits.furthest_ahead_s is not None and ask.not_before_at is not None:
-        ahead_s = ask.not_before_at - draft.now
-        if ahead_s > limits.furthest_ahead_s:
-            days, most = -(-ahead_s // DAY_S), limits.furthest_ahead_s // DAY_S
-            found.append(_limit(who, "days ahead", days, most, "ask for an earlier start, or later"))
+            found.append(over_limit(who, LimitName.WAITING, waiting + 1, most_waiting, remedy))
+    largest_gib = None if one.is_timed("disk_gib") else one.number("disk_gib", now)
+    if largest_gib is not None and disk_gib > largest_gib:
+        found.append(over_limit(who, LimitName.DISK, disk_gib, largest_gib, "ask for a smaller disk"))
+    furthest_s = one.number("furthest_ahead_s", now)
+    if furthest_s is not None and ask.not_before_at is not None:
+        ahead_s = ask.not_before_at - now
+        if ahead_s > furthest_s:
+            days, most = -(-ahead_s // DAY_S), furthest_s // DAY_S
+            found.append(over_limit(who, LimitName.AHEAD, days, most, "ask for an earlier start, or later"))
     return found
 
 
-def _not_among(who: str, what: str, value: int | str, allowed: Iterable[int | str] | None) -> list[Reason]:
+def not_among(
+    who: str, what: LimitName, value: int | str, allowed: Iterable[int | str] | None, *, when: str = ""
+) -> list[Reason]:
+    """Return a reason when something is not among what may be chosen; `when`: at which time, if not at all."""
     if allowed is None or value in allowed:
         return []
     shown = ", ".join(map(str, sorted(allowed, key=lambda one: (isinstance(one, str), one)))) or "none"
-    return [reason(ReasonCode.LIMIT_CHOICE, owner=who, what=what, value=str(value), allowed=shown)]
+    return [reason(ReasonCode.LIMIT_CHOICE, owner=who, what=what.value, value=str(value), allowed=shown + when)]
 
 
-def _limit(who: str, name: str, would_be: int, limit: int, remedy: str) -> Reason:
-    return reason(ReasonCode.LIMIT, owner=who, name=name, would_be=would_be, limit=limit, remedy=remedy)
-
-
-def gpus_at_once(rules: Rules, owner: str) -> int | None:
-    """Return how many GPUs an owner may have at one instant; overrides within dates do not change it yet."""
-    if not rules.limit_rules:
-        return rules.limits.gpus_at_once
-    undated = tuple(rule for rule in rules.limit_rules if rule.span is None)
-    return personal_limits(replace(rules, limit_rules=undated), owner, 0).gpus_at_once
+def over_limit(who: str, name: LimitName, would_be: int, limit: int, remedy: str, **more: Fact) -> Reason:
+    """Return the reason that names a limit, whose it is, what it is and what to do."""
+    return reason(ReasonCode.LIMIT, owner=who, name=name.value, would_be=would_be, limit=limit, remedy=remedy, **more)

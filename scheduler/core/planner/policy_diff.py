@@ -1,8 +1,8 @@
 """What a policy would change if it were applied now: windows, bookings, promises. A dry run; nothing is kept.
 
 The policy is applied to a copy of the plan by the very step that would apply it, and what comes out is held against the
-plan as it is. If it would break promises, it is tried again without the reservations that are in its way, one after the
-other: so all of them are named, and what it would do to the others is shown as if those were not there.
+plan as it is. If it would break promises, it is applied by an override: so all that would break are named, with what
+they would be told then.
 
 Made of windows and bookings, not of texts: the same text under new time zone data or holidays has a diff too.
 """
@@ -13,11 +13,12 @@ from functools import partial
 
 from scheduler.core.facts import HostFacts
 from scheduler.core.intents import ApplyPolicy, FiledIntent
-from scheduler.core.plan import BookedSpan, Plan, Reservation, Rules, apply
-from scheduler.core.planner.draft import LikelyWait, UsedGpus
+from scheduler.core.plan import BookedSpan, Plan, PlanChange, Reservation, Rules, apply
+from scheduler.core.planner.deciding import OVERRIDDEN_EVENT, would_break
+from scheduler.core.planner.draft import EndedUses, LikelyWait, UsedGpus
 from scheduler.core.planner.step import step
 from scheduler.core.planner.window_changes import NEAR_S, WindowChange, window_changes
-from scheduler.core.reasons import Reason, ReasonCode
+from scheduler.core.reasons import Reason
 from scheduler.core.requests import HostId, Promise, ReservationId, Role, by_number
 from scheduler.core.settings import Settings
 from scheduler.core.spans import Instant
@@ -25,6 +26,7 @@ from scheduler.core.topology import HostProfile
 
 MOST_BROKEN = 50
 """So many broken promises are named; nobody applies such a policy."""
+_TRIED = "diff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,9 @@ class BrokenPromise:
     reservation: ReservationId
     owner: str
     why: Reason
+    promise: Promise | None
+    after: Promise | None
+    """What it would be told if an admin overrides it; None: no place is left for it before the horizon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,7 @@ class PolicyDiff:
     is_broken_complete: bool = True
     """False: more promises would break than are named."""
     refusals: tuple[Reason, ...] = ()
-    """Why it would be refused besides. Nothing else is known then."""
+    """Why it would be refused in any case. Nothing else is known then."""
 
     @property
     def is_refused(self) -> bool:
@@ -101,10 +106,11 @@ def policy_diff(
     profiles: Callable[[str], HostProfile],
     likely_wait_s: LikelyWait | None = None,
     used_gpu_s: UsedGpus | None = None,
+    ended_uses: EndedUses | None = None,
 ) -> PolicyDiff:
     """Return what applying a policy now would change. `intent` is the one that would apply it to this plan.
 
-    `likely_wait_s` and `used_gpu_s` are those that the step would be given.
+    `likely_wait_s`, `used_gpu_s` and `ended_uses` are those that the step would be given.
     """
     # Without a kept board: what is tried here is never the plan's.
     dry_run = partial(
@@ -115,27 +121,21 @@ def policy_diff(
         profiles=profiles,
         likely_wait_s=likely_wait_s,
         used_gpu_s=used_gpu_s,
+        ended_uses=ended_uses,
     )
     # What is due anyway is not the policy's doing.
     settled = apply(plan, dry_run(plan, ()))
-    filed = FiledIntent(seq=0, at=now, author="diff", role=Role.ADMIN, intent=intent)
-    tried = settled
-    broken: dict[ReservationId, BrokenPromise] = {}
-    while True:
-        change = dry_run(tried, (filed,))
-        reasons = change.decided[0].reasons
-        if not reasons:
-            break
-        found = list(_broken_by(reasons, tried))
-        if not found:
-            return PolicyDiff(
-                plan_version=plan.version, now=now, until_at=now, broken=tuple(broken.values()), refusals=reasons
-            )
-        broken |= {one.reservation: one for one in found}
-        is_enough = len(broken) > MOST_BROKEN
-        left = {} if is_enough else {key: r for key, r in tried.reservations.items() if key not in broken}
-        tried = replace(tried, reservations=left)
-    after = apply(tried, change)
+    # Everything that it would break is found by the very code that would break it.
+    overriding = replace(intent, note=replace(intent.note, override=_TRIED))
+    filed = FiledIntent(seq=0, at=now, author=_TRIED, role=Role.ADMIN, intent=overriding)
+    change = dry_run(settled, (filed,))
+    reasons = change.decided[0].reasons
+    if reasons:
+        return PolicyDiff(plan_version=plan.version, now=now, until_at=now, refusals=reasons)
+    after = apply(settled, change)
+    broken = tuple(_broken_by(change, settled, after))
+    names = {one.reservation for one in broken}
+    moved = _booking_changes(settled.reservations, after.reservations, now)
     until_at = max(now, min(settled.horizon_at, after.horizon_at) - NEAR_S) if settled.rules else after.horizon_at
     return PolicyDiff(
         plan_version=plan.version,
@@ -143,18 +143,24 @@ def policy_diff(
         until_at=until_at,
         rules=_rules_that_differ(settled.rules, after.rules),
         windows=window_changes(settled.windows.values(), after.windows.values(), now=now, until_at=until_at),
-        bookings=tuple(_booking_changes(tried.reservations, after.reservations, now)),
-        broken=tuple(broken.values())[:MOST_BROKEN],
+        bookings=tuple(one for one in moved if one.reservation not in names),
+        broken=broken[:MOST_BROKEN],
         is_broken_complete=len(broken) <= MOST_BROKEN,
     )
 
 
-def _broken_by(reasons: Iterable[Reason], plan: Plan) -> Iterator[BrokenPromise]:
-    for why in reasons:
-        named = dict(why.facts).get("reservation")
-        if why.code is ReasonCode.POLICY_BREAKS_PROMISE and isinstance(named, str):
-            key = ReservationId(named)
-            yield BrokenPromise(reservation=key, owner=plan.reservations[key].request.owner, why=why)
+def _broken_by(change: PlanChange, before: Plan, after: Plan) -> Iterator[BrokenPromise]:
+    for told in change.events:
+        if told.kind != OVERRIDDEN_EVENT or told.reservation is None:
+            continue
+        was, will_be = before.reservations[told.reservation], after.reservations[told.reservation]
+        yield BrokenPromise(
+            reservation=was.id,
+            owner=was.request.owner,
+            why=would_break(was, str(dict(told.facts)["problem"])),
+            promise=was.promise,
+            after=will_be.promise if _left_of(will_be, change.events[0].at) else None,
+        )
 
 
 # Rules.
@@ -167,8 +173,8 @@ _WORD_BY_RULE = {
     "warnings_s": "warnings",
     "limit_rules": "limits",
 }
-_NO_RULES = frozenset({"version", "source", "longest_grace_s"})
-"""What names a policy, and what follows from its windows."""
+_NO_RULES = frozenset({"version", "source", "longest_grace_s", "zone_shifts"})
+"""What names a policy, and what follows from its windows and its zone."""
 
 
 def _rules_that_differ(before: Rules | None, after: Rules | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.causes import Cause
+from scheduler.core.planner.causes import Cause, is_override
 from scheduler.core.planner.draft import Draft
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import Promise, Request
@@ -64,19 +64,30 @@ def _first_by_at(draft: Draft, request: Request, ahead: list[BookedSpan]) -> Ins
 
 
 def told_since_it_ran(draft: Draft, reservation: Reservation) -> tuple[Reason, ...]:
-    """Return the causes of a broken promise that were told since a guest of it last ran; the latest is last."""
+    """Return the causes of a broken promise that were told since a guest of it last ran; the latest is last.
+
+    An admin's override is remembered for good: that a guest runs again does not give back the hours it took.
+    """
     ran = [vm for _, vm in draft.vms_of(reservation.id) if vm.running_at is not None]
     since_at = max((vm.off_at or vm.running_at or 0 for vm in ran), default=0)
     return tuple(
         why
         for why in reservation.reasons
-        if why.code is ReasonCode.PROMISE_BROKEN and isinstance(at := why.fact("told_at"), int) and at >= since_at
+        if is_override(why)
+        or (why.code is ReasonCode.PROMISE_BROKEN and isinstance(at := why.fact("told_at"), int) and at >= since_at)
     )
 
 
 def is_told(draft: Draft, reservation: Reservation, cause: Cause) -> bool:
     """Whether this cause of the broken promise was told since a guest of it last ran."""
     return any(cause.is_told_by(why) for why in told_since_it_ran(draft, reservation))
+
+
+def _remembered(told: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Return the latest causes, the latest override among them."""
+    override = next((why for why in reversed(told) if is_override(why)), None)
+    latest = told[-TOLD_AT_MOST:]
+    return latest if override is None or override in latest else (override, *latest[1:])
 
 
 def break_promise(draft: Draft, reservation: Reservation, cause: Cause) -> None:
@@ -109,7 +120,7 @@ def break_promise(draft: Draft, reservation: Reservation, cause: Cause) -> None:
             current,
             promise=Promise(start_by_at=start_by_at, end_by_at=end_by_at),
             promise_notice=current.promise_notice + 1,
-            reasons=(*told, why)[-TOLD_AT_MOST:],
+            reasons=_remembered((*told, why)),
         )
     )
     draft.note(

@@ -37,14 +37,14 @@ from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reserv
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, refuse
 from scheduler.core.planner.alternatives import alternatives
-from scheduler.core.planner.board import KeptBoard
 from scheduler.core.planner.booking import end, movable, rebook
 from scheduler.core.planner.deciding import add_windows, apply_policy, decide_windows
-from scheduler.core.planner.draft import Draft, LikelyWait, UsedGpus
+from scheduler.core.planner.draft import Draft, EndedUses, LikelyWait, UsedGpus
 from scheduler.core.planner.early import start_early
 from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
 from scheduler.core.planner.limits import longest_run_s
+from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.planner.replanning import compress
 from scheduler.core.planner.settling import close_ended, settle
@@ -70,14 +70,16 @@ def step(
     awake_since_at: Instant | None = None,
     likely_wait_s: LikelyWait | None = None,
     used_gpu_s: UsedGpus | None = None,
-    kept: KeptBoard | None = None,
+    ended_uses: EndedUses | None = None,
+    kept: Memory | None = None,
 ) -> PlanChange:
     """Return what one planning step changes.
 
     `awake_since_at`: since when planning goes on without a standstill; None: for as long as anybody knows.
     `likely_wait_s`: the wait that is likely for a size in GPUs and a wait told, in seconds; None: as long as told.
     `used_gpu_s`: how much an owner has used by now, with a half-life in seconds; None: nobody anything.
-    `kept`: the board of the last step, which this one goes on with, and leaves for the next.
+    `ended_uses`: what those held that started in a week and are not in the plan any more; None: nobody anything.
+    `kept`: what the last step left, which this one goes on with, and leaves for the next.
     """
     draft = Draft(
         plan,
@@ -87,7 +89,8 @@ def step(
         awake_since_at=awake_since_at,
         likely_wait_s=likely_wait_s,
         used_gpu_s=used_gpu_s,
-        board=None if kept is None else kept.take(plan, now),
+        ended_uses=ended_uses,
+        memory=kept,
     )
     _settle_all(draft)
     for filed in intents:
@@ -98,7 +101,7 @@ def step(
     change = draft.change()
     if kept is not None:
         # What is decided is nearly always committed; if not, the board is brought back to the plan that was.
-        kept.put(draft.board, plan if change.is_empty else apply(plan, change))
+        kept.end(draft.board, plan if change.is_empty else apply(plan, change), (r.id for r in change.reservations))
     return change
 
 
@@ -107,14 +110,15 @@ def _settle_all(draft: Draft) -> None:
     if draft.rules is None:
         return
     for _ in range(MOST_ROUNDS):
-        before = draft.rows()
+        draft.begin_round()
         settle(draft)
         decide_windows(draft)
         if draft.is_room_freed:
             draft.is_room_freed = False
+            draft.are_all_to_be_tried = True
             compress(draft)
         start_early(draft)
-        if draft.rows() == before:
+        if not draft.has_changed():
             return
 
 
@@ -267,7 +271,7 @@ def _administer(
             return unsound
     match intent:
         case ApplyPolicy():
-            return _missed_hosts(draft, intent.hosts) or apply_policy(draft, intent)
+            return _missed_hosts(draft, intent.hosts) or apply_policy(draft, filed, intent)
         case Materialise():
             return _missed_hosts(draft, intent.hosts) or _materialise(draft, intent)
         case AddHost():

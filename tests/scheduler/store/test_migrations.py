@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID
@@ -29,7 +30,7 @@ from scheduler.core.facts import (
     VmFact,
 )
 from scheduler.core.intents import Drain
-from scheduler.core.plan import Decided, Plan, PlanChange, Rules, event
+from scheduler.core.plan import Decided, Plan, PlanChange, PolicyNote, Rules, event
 from scheduler.core.requests import DiskId, HostId, Role
 from scheduler.core.windows import Layout, WindowState
 from scheduler.store.accounts import User
@@ -203,6 +204,23 @@ def test_what_was_there_before_real_hosts_is_simulated_has_no_troubles_and_whole
     assert [row["connect"] for row in after["host"]] == [""]
     assert [row["troubles"] for row in after["host_fact"]] == ["[]"]
     assert {(row["memory_gib"], row["vcpus"]) for row in after["reservation"]} == {(None, None)}
+
+
+def test_of_a_policy_that_was_there_before_notes_nothing_is_known(empty: Store) -> None:
+    _at_revision(empty, "0001")
+    _fill_as_first(empty)
+    with pytest.raises(SchemaTooOld):
+        empty.policy(1)
+    empty.migrate()
+    record = empty.policy(1)
+    assert record is not None
+    assert (record.text, record.author, record.note) == ("version: 1", "plan", PolicyNote())
+    note = PolicyNote(message="longer nights", override="power work", made_with=(("tzdata", "2026a"),))
+    rules = replace(RULES, version=2)
+    empty.commit_plan(1, PlanChange(rules=rules, policy_text="version: 1 # 2", policy_note=note), at=2, author="ada")
+    record = empty.policy(2)
+    assert record is not None
+    assert (record.author, record.note) == ("ada", note)
 
 
 def test_a_migration_that_is_cut_off_leaves_the_database_as_it_was(

@@ -59,7 +59,9 @@ def test_a_bad_ask_is_refused_with_every_reason(changes: dict[str, object], expe
 
 def test_limits_are_counted_within_one_step_too() -> None:
     made = world(limits=Limits(open_reservations=2, gpus_at_once=9))
-    change = made.file(*(Submit(ask=replace(GOOD, gpus=gpus)) for gpus in (8, 2, 1, 1)))
+    at = made.now + HOUR_S
+    timed = replace(GOOD, not_before_at=at, start_by_at=at)
+    change = made.file(*(Submit(ask=replace(timed, gpus=gpus)) for gpus in (8, 2, 1, 1)))
     assert [d.is_accepted for d in change.decided] == [True, False, True, False]
     assert change.decided[1].reasons[0].code is ReasonCode.LIMIT
     assert made.problems == []

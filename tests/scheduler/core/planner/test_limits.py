@@ -103,8 +103,21 @@ def test_an_extension_is_held_to_the_longest_run_of_its_owner() -> None:
         assert made.changes[-1][1].decided[-1].is_accepted is is_granted
 
 
-def test_what_holds_by_the_hour_is_not_held_yet_and_limits_nobody_meanwhile() -> None:
+def test_how_many_are_open_by_the_hour_is_a_matter_of_when_one_asks() -> None:
     hours = ClockHours(weekdays=frozenset(range(7)), from_minute=0, until_minute=60)
     by_hour = LimitRule(scope=LimitScope.EACH, limits=Limits(open_reservations=1), hours=(hours,))
     made = limited(by_hour)
-    assert [ask(made, "ada"), ask(made, "ada")] == [[], []]
+    assert [ask(made, "ada", run_s=DAY_S), ask(made, "ada")] == [[], [ReasonCode.LIMIT]]
+    made.run_until(MIDNIGHT + HOUR_S)
+    assert ask(made, "ada") == []
+
+
+def test_where_two_overrides_hold_the_later_one_does() -> None:
+    long, short = (Span(start_at=MIDNIGHT + n * HOUR_S, end_at=MIDNIGHT + DAY_S) for n in (-24, -1))
+    for rules in (
+        (rule(LimitScope.EACH, span=short, open_reservations=2), rule(LimitScope.EACH, span=long, open_reservations=1)),
+        (rule(LimitScope.EACH, span=long, open_reservations=1), rule(LimitScope.EACH, span=short, open_reservations=2)),
+        (rule(LimitScope.EACH, span=long, open_reservations=1), rule(LimitScope.EACH, span=long, open_reservations=2)),
+    ):
+        made = limited(*rules)
+        assert [ask(made, "ada") for _ in range(3)] == [[], [], [ReasonCode.LIMIT]]
