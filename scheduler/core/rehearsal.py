@@ -23,7 +23,7 @@ from scheduler.core.reasons import Reason
 from scheduler.core.rehearsed_use import RehearsedUse
 from scheduler.core.requests import Ask, HostId, Promise, ReservationId, Role
 from scheduler.core.settings import Settings
-from scheduler.core.spans import DAY_S, FOREVER, Instant
+from scheduler.core.spans import DAY_S, FOREVER, MINUTE_S, Instant
 from scheduler.core.topology import HostProfile
 from scheduler.core.windows import Window, WindowId, WindowState
 
@@ -99,6 +99,12 @@ class Pace:
     def free_s(self, profile: HostProfile) -> int:
         """Return how long after a guest is off its GPUs are handed over."""
         return min(self.reset_s, profile.bounds.reset_s)
+
+
+LOOK_AFTER_DISKS_S = 15 * MINUTE_S
+"""So often it is looked whether the retention of disks is over: many end on the same day."""
+
+NOBODY = ReservationId("")
 
 
 class _What(IntEnum):
@@ -203,7 +209,7 @@ class Rehearsal:
             if next_at == FOREVER or next_at > until_at:
                 break
             self.now = next_at
-            self._live()
+            is_due = self._live()
             filed: list[FiledIntent] = []
             told: list[Story | None] = []
             if self._filings is not None and self.now >= self._filings_at:
@@ -217,7 +223,10 @@ class Rehearsal:
                 filed.append(self._filed(Submit(ask=demand.ask), demand.ask.owner, demand.role))
                 told.append(story)
                 number += 1
-            self._step(filed, told)
+            if filed or is_due:
+                self._step(filed, told)
+            else:
+                self._start_begun()
             if filed and moved is not None:
                 moved(number)
             if number == count and not self._left and self.now >= self._whole_until_at:
@@ -303,15 +312,15 @@ class Rehearsal:
                 story.times_put_off += 1
         self._look_at(change.windows)
         for disk in change.disks:
-            heappush(self._due, (disk.until_at, _What.LOOK, ReservationId(""), 0))
+            heappush(self._due, (-(-disk.until_at // LOOK_AFTER_DISKS_S) * LOOK_AFTER_DISKS_S, _What.LOOK, NOBODY, 0))
 
     def _look_at(self, windows: Iterable[Window]) -> None:
         """Look when windows are to be decided, begin and end."""
         for window in windows:
             if window.state is WindowState.PLANNED:
-                heappush(self._due, (max(window.decide_at, self.now), _What.LOOK, ReservationId(""), 0))
-            heappush(self._due, (window.start_at, _What.LOOK, ReservationId(""), 0))
-            heappush(self._due, (window.end_at, _What.LOOK, ReservationId(""), 0))
+                heappush(self._due, (max(window.decide_at, self.now), _What.LOOK, NOBODY, 0))
+            heappush(self._due, (window.start_at, _What.LOOK, NOBODY, 0))
+            heappush(self._due, (window.end_at, _What.LOOK, NOBODY, 0))
 
     def _follow(self, reservation: Reservation) -> None:
         """Take note of where a reservation is booked now, and of its end."""
@@ -337,8 +346,9 @@ class Rehearsal:
 
     # ---- hosts
 
-    def _live(self) -> None:
-        """Let happen on the hosts what is due."""
+    def _live(self) -> bool:
+        """Let happen on the hosts what is due; return whether there may be something to plan for it."""
+        is_due = False
         while self._due and self._due[0][0] <= self.now:
             at, what, key, generation = heappop(self._due)
             if what is _What.EDGE and generation == -1:
@@ -348,25 +358,34 @@ class Rehearsal:
                     if span is not None and not span.is_pinned:
                         self._begun[key] = None
                 continue
+            if what is _What.LOOK:
+                is_due = True
+                continue
             guest = self._guests.get(key)
             if guest is None or guest.vm.generation != generation:
                 continue
             if what is _What.UP:
+                is_due = True
                 self._put(guest, replace(guest.vm, up_at=at, running_at=at))
                 self._use.runs(guest.story.demand.ask.owner, guest.story.demand.ask.gpus, at)
                 heappush(self._due, (at + guest.work_left_s, _What.DONE, key, generation))
             elif what is _What.DONE and guest.off_at is None:
+                # It is over for the plan after a grace, for which it looks again.
+                is_due = is_due or not self._settings.self_shutdown_ends_after_s
                 self._off(guest, at, VmEnd.SELF_SHUTDOWN)
             elif what is _What.EDGE and guest.off_at is None:
                 reservation = self._plan.reservations[key]
                 span = next(s for s in reservation.spans if s.generation == generation)
+                is_due = True
                 if run_end_at(reservation, span) <= self.now:
                     self._stop(guest)
             elif what is _What.OFF:
                 if guest.vm.off_at is None:
+                    is_due = True
                     self._off(guest, at, VmEnd.STOPPED)
                 else:
                     self._let_go(guest)
+        return is_due
 
     def _start_begun(self) -> None:
         """Start guests whose span has begun, where the GPUs are free; resumes first, then the largest."""

@@ -48,6 +48,11 @@ class Over:
     retry_at: Instant
     """The earliest start at which it may be within; FOREVER: none is."""
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it is of GPUs at one instant."""
+        return self.limit[0] == "gpus_at_once"
+
 
 def over_limits(draft: Draft, request: Request, spans: Sequence[BookedSpan]) -> tuple[Over, ...]:
     """Return the limits that a request would go over if it were booked so.
@@ -95,6 +100,7 @@ def _gpus_at_once(draft: Draft, one: Limited, request: Request, spans: Sequence[
         return []
     from_at, until_at = mine[0][0], mine[-1][1]
     changes: list[tuple[Instant, int]] = []
+    most = request.gpus
     for other in reservations_of(draft, one.members):
         if other.id == request.id:
             continue
@@ -102,9 +108,10 @@ def _gpus_at_once(draft: Draft, one: Limited, request: Request, spans: Sequence[
             if span.end_at > from_at:
                 changes.append((max(span.start_at, from_at), other.request.gpus))
                 changes.append((span.end_at, -other.request.gpus))
+                most += other.request.gpus if span.start_at < until_at else 0
     limits = one.steps("gpus_at_once", from_at, max(until_at, draft.horizon_at))
-    most = request.gpus + sum(more for _, more in changes if more > 0)
-    if all(limit is None or most <= _whole(limit) for _, limit in limits):
+    # Nearly always all that they have at any time of it is no more than they may have at once.
+    if all(limit is None or most <= _whole(limit) for at, limit in limits if at < until_at):
         return []
     return _first_excess(one, request.gpus, mine, changes, limits)
 

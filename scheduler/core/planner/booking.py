@@ -16,7 +16,7 @@ from scheduler.core.planner.placing import Want, place
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode
 from scheduler.core.requests import HostId, Request, ReservationId
-from scheduler.core.spans import Instant
+from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import PartitionId
 
 Place = tuple[HostId, PartitionId]
@@ -93,20 +93,22 @@ def rebook(
     is_fault: bool = False,
     reach: Reach = Reach.ANSWERING_FIRST,
     most_gpus: AlreadyOver | None = None,
+    latest_at: Instant = FOREVER,
     accept: Callable[[tuple[BookedSpan, ...]], bool],
 ) -> bool:
     """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
 
     `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
     instant may start after it, and what has no place within limits gets one all the same. `most_gpus`: by how much it
-    may be over limits, by default `most_gpus_at_once`. Returns whether they were placed anew.
+    may be over limits, by default `most_gpus_at_once`. `latest_at`: of no use is a later start than that. Returns
+    whether they were placed anew.
     """
     old = movable(draft, reservation)
     most_gpus = most_gpus_at_once(draft, reservation) if most_gpus is None else most_gpus
     fixed = tuple(span for span in reservation.spans if span not in old)
     if run_s is None:
         run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
-    want = want_of(draft, reservation.request, run_s=run_s, with_gifts=True)
+    want = replace(want_of(draft, reservation.request, run_s=run_s, with_gifts=True), latest_at=latest_at)
     if fixed or has_started(reservation):
         last_end_at = max((span.end_at for span in fixed), default=draft.now)
         stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
@@ -166,7 +168,7 @@ def place_within(
         if is_within(over, already_over):
             return spans
         from_at = retry_at(over, already_over)
-        if want.only_at or from_at >= draft.horizon_at:
+        if want.only_at or from_at >= min(draft.horizon_at, want.latest_at + 1):
             break
         want = replace(want, from_at=max(from_at, want.from_at + 1))
         spans = place(draft, want)

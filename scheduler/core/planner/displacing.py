@@ -134,8 +134,9 @@ class Displacer:
 
 def _want(draft: Draft, reservation: Reservation) -> Want:
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
-    if reservation.request.continues is not None and reservation.disk in draft.disks:
-        want = replace(want, storage=draft.disks[reservation.disk].storage)
+    disk = draft.disks.get(reservation.disk) if reservation.request.continues and reservation.disk else None
+    if disk is not None:
+        want = replace(want, storage=disk.storage)
     return want
 
 

@@ -28,6 +28,7 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.memory import Memory
+from scheduler.core.planner.rows import Rows
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
@@ -90,13 +91,10 @@ class Draft:
         # In one order, however the plan was read: equal plans give equal changes.
         self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
         self.windows: dict[WindowId, Window] = dict(self._window_book.by_id)
-        self.reservations: dict[ReservationId, Reservation] = self.memory.reservations(plan)
-        self.disks: dict[DiskId, BookedDisk] = dict(plan.disks)
+        self.reservations: Rows[ReservationId, Reservation] = Rows(self.memory.reservations(plan))
+        self.disks: Rows[DiskId, BookedDisk] = Rows(dict(plan.disks))
         self._live = self.memory.live()
-        self._writes: set[ReservationId] = set()
-        self._before: dict[ReservationId, Reservation | None] = {}
-        self._windows_before = 0
-        self._disks_before: dict[DiskId, BookedDisk] = {}
+        self._round = 0, 0, 0
         self.touched: set[ReservationId] = set()
         """Reservations that were changed since somebody has looked at these."""
         self.decided: list[Decided] = []
@@ -232,14 +230,14 @@ class Draft:
 
     def begin_round(self) -> None:
         """From here on `has_changed` tells whether anything is different."""
-        self._before.clear()
-        self._windows_before, self._disks_before = self._window_writes, dict(self.disks)
+        self._round = self.reservations.mark(), self.disks.mark(), self._window_writes
 
     def has_changed(self) -> bool:
         """Whether any row is different from what it was when the round began."""
-        if self._window_writes != self._windows_before or self.disks != self._disks_before:
+        reservations, disks, window_writes = self._round
+        if self._window_writes != window_writes:
             return True
-        return any(self.reservations.get(key) != before for key, before in self._before.items())
+        return self.disks.differs_from(disks) or self.reservations.differs_from(reservations)
 
     def live(self) -> Iterable[Reservation]:
         """The reservations that have not ended, in the order in which they came. Whoever changes them takes a list."""
@@ -305,19 +303,13 @@ class Draft:
     def put_moved(self, reservation: Reservation) -> None:
         """Set a reservation; its spans lie on the board already."""
         key = reservation.id
-        self._changes(key)
+        self.touched.add(key)
+        self.settled.look_at(key)
         self.reservations[key] = reservation
         if reservation.outcome is None:
             self._live[key] = reservation
         else:
             self._live.pop(key, None)
-
-    def _changes(self, key: ReservationId) -> None:
-        """Take note that a reservation is about to change."""
-        self._before.setdefault(key, self.reservations.get(key))
-        self.touched.add(key)
-        self._writes.add(key)
-        self.settled.look_at(key)
 
     def put_window(self, window: Window) -> None:
         self.windows[window.id] = window
@@ -382,30 +374,40 @@ class Draft:
             if not attempt.is_kept:
                 saved.restore(self)
 
-    def swap_reservations(self, reservations: dict[ReservationId, Reservation]) -> None:
-        """Set all reservations at once; the calendar follows those that differ."""
-        changed = [key for key, value in self.reservations.items() if reservations.get(key) is not value]
+    def undo_rows(self, reservations: int, disks: int) -> None:
+        """Bring reservations and disks back to marks; the calendar follows."""
+        before = self.reservations.before(reservations)
+        changed = [key for key, was in before.items() if self.reservations.get(key) is not was]
         for key in changed:
-            self._changes(key)
             for span in self.reservations[key].spans:
                 self.board.unbook(span)
-        self.reservations = reservations
-        self._live = {key: r for key, r in reservations.items() if r.outcome is None}
+        self.reservations.undo(reservations)
+        self.disks.undo(disks)
+        is_in_order = True
         for key in changed:
-            if key in reservations:
-                for span in reservations[key].spans:
-                    self.board.book(key, span)
+            self.settled.look_at(key)
+            was = before[key]
+            if was is None:
+                self._live.pop(key, None)
+                continue
+            for span in was.spans:
+                self.board.book(key, span)
+            is_in_order = is_in_order and (was.outcome is not None or key in self._live)
+            if was.outcome is None:
+                self._live[key] = was
+        if not is_in_order:
+            self._live = {key: r for key, r in self.reservations.items() if r.outcome is None}
 
     def change(self) -> PlanChange:
         """Return everything that differs from the plan."""
-        plan = self.plan
+        plan, written = self.plan, sorted(self.disks.before())
         return PlanChange(
             reservations=_changed(plan.reservations, self._written()),
             windows=_changed(plan.windows, self.windows) if self._window_writes else (),
             dropped_windows=self._dropped_windows(),
             hosts=_changed(plan.hosts, self.hosts),
-            disks=tuple(sorted(_changed(plan.disks, self.disks), key=lambda disk: disk.id)),
-            dropped_disks=tuple(sorted(plan.disks.keys() - self.disks.keys())),
+            disks=_changed(plan.disks, {key: self.disks[key] for key in written if key in self.disks}),
+            dropped_disks=tuple(key for key in written if key in plan.disks and key not in self.disks),
             rules=self.new_rules,
             policy_text=self.policy_text,
             policy_note=self.policy_note,
@@ -417,16 +419,15 @@ class Draft:
     def to_close(self) -> list[Reservation]:
         """Return the ended reservations of which nothing may be left any more, in the order in which they came."""
         ended = self.memory.ended
-        keys = set(ended) if self.memory.is_new else {*self._writes, *self.memory.news} & ended.keys()
-        keys |= self._writes & self.reservations.keys()
-        for key, disk in self.plan.disks.items():
-            if self.disks.get(key) is not disk:
-                keys.add(disk.reservation)
+        keys = set(ended) if self.memory.is_new else self.memory.news & ended.keys()
+        keys |= self.reservations.before().keys()
+        keys |= {disk.reservation for disk in self.disks.before().values() if disk is not None}
         found = [self.reservations[key] for key in sorted(keys, key=by_number) if key in self.reservations]
         return [r for r in found if r.outcome is not None and not r.is_closed]
 
     def _written(self) -> dict[ReservationId, Reservation]:
-        return {key: self.reservations[key] for key in sorted(self._writes, key=by_number) if key in self.reservations}
+        written = sorted(self.reservations.before(), key=by_number)
+        return {key: self.reservations[key] for key in written if key in self.reservations}
 
     def _dropped_windows(self) -> tuple[WindowId, ...]:
         if not self._window_writes:
@@ -509,16 +510,14 @@ class _Saved:
     """What an attempt may change, as it was before."""
 
     def __init__(self, draft: Draft) -> None:
-        self.reservations = dict(draft.reservations)
-        self.disks = dict(draft.disks)
+        self.marks = draft.reservations.mark(), draft.disks.mark()
         self.windows = dict(draft.windows)
         self.rules = (draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at)
         self.events = len(draft.events)
         self.is_room_freed = draft.is_room_freed
 
     def restore(self, draft: Draft) -> None:
-        draft.swap_reservations(self.reservations)
-        draft.disks = self.disks
+        draft.undo_rows(*self.marks)
         before = draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at
         if draft.windows != self.windows or before != self.rules:
             draft.windows = self.windows

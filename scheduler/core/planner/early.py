@@ -17,6 +17,7 @@ from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortes
 from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.booked_limits import over_limits
 from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
 from scheduler.core.planner.displacing import WIDE, Displacer, is_well
 from scheduler.core.planner.draft import Draft
@@ -45,8 +46,9 @@ def start_early(draft: Draft) -> None:
     chosen.sort(key=turn_of_one)
     _make_movable(draft)
     displacer = Displacer(draft)
+    over: dict[tuple[str, int], bool] = {}
     for reservation in chosen:
-        if reservation.request.gpus not in free:
+        if reservation.request.gpus not in free or _is_over_now(draft, reservation, over):
             continue
         tried = _start(draft, reservation.id) if reservation.id in draft.board.movable else None
         is_started = tried is _Try.STARTED
@@ -57,7 +59,17 @@ def start_early(draft: Draft) -> None:
         if is_started:
             draft.board.fix(reservation.id)
             displacer.forget()
+            over.clear()
             free = _free_sizes(draft, free)
+
+
+def _is_over_now(draft: Draft, reservation: Reservation, over: dict[tuple[str, int], bool]) -> bool:
+    """Whether its owner would go over a limit if it ran now; `over`: what was found of others."""
+    key = reservation.request.owner, reservation.request.gpus
+    if key not in over:
+        instant = replace(reservation.spans[0], start_at=draft.now, end_at=draft.now + 1)
+        over[key] = any(one.is_at_once for one in over_limits(draft, reservation.request, (instant,)))
+    return over[key]
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
@@ -194,8 +206,9 @@ def _make_movable(draft: Draft) -> None:
         if due_at < span.start_at or draft.is_lost(span) or draft.hosts[span.host].is_drained:
             continue
         want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
-        if reservation.request.continues is not None and reservation.disk in draft.disks:
-            want = replace(want, storage=draft.disks[reservation.disk].storage)
+        disk = draft.disks.get(reservation.disk) if reservation.request.continues and reservation.disk else None
+        if disk is not None:
+            want = replace(want, storage=disk.storage)
         kinds = dict(board.profiles_by_kind)
         fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
         # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
@@ -233,7 +246,7 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
     if moved is None:
         return _Try.IN_THE_WAY
     before = {key: known[key].reservation for key in moved}
-    disks = dict(draft.disks)
+    disks = draft.disks.mark()
     for key, span in moved.items():
         draft.put_moved(replace(before[key], spans=(span,)))
         follow_disk(draft, key)
@@ -244,7 +257,7 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
     draft.board.move_back((key, moved[key], before[key].spans[0]) for key in moved)
     for key in moved:
         draft.put_moved(before[key])
-    draft.disks = disks
+    draft.disks.undo(disks)
     return _Try.NOT_WELL
 
 
@@ -285,7 +298,7 @@ def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:
             and not check_gpus_at_once(draft, reservation.request, spans)
         )
 
-    is_started = rebook(draft, reservation, reach=Reach.ANSWERING, accept=starts_now)
+    is_started = rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=draft.now, accept=starts_now)
     if not is_started and reservation_id not in draft.board.movable:
         # It was taken out and put back: the board has to be told again.
         _make_movable(draft)

@@ -171,7 +171,8 @@ def _pool_is_full(
         return []
     draft = Draft(plan, facts, now, settings)
     draft.put(replace(reservation, spans=()))
-    disk = draft.disks.pop(reservation.disk)
+    disk = draft.disks[reservation.disk]
+    del draft.disks[reservation.disk]
     spans = without_disk(draft, reservation.request)
     if spans is None or spans[0].start_at >= reservation.spans[0].start_at:
         return []

@@ -40,6 +40,8 @@ class Want:
     """Not before: the earliest start of the first span."""
     only_at: bool = False
     """The first span starts exactly at `from_at`, or not at all."""
+    latest_at: Instant = FOREVER
+    """The first span starts no later than that."""
     with_gifts: bool = True
     storage: str | None = None
     """Where its disk is; None while it has none: any host will do."""
@@ -71,7 +73,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
             return spans
         if want.storage is None:
             return _where_disks_have_room(draft, want, spans[0].start_at)
-        if want.only_at or room_at >= draft.horizon_at:
+        if want.only_at or room_at >= min(draft.horizon_at, want.latest_at + 1):
             return None
         from_at = max(room_at, from_at + 1)
         first = _earliest(draft, replace(want, from_at=from_at))
@@ -154,7 +156,7 @@ def with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, 
 def _earliest(draft: Draft, want: Want) -> BookedSpan | None:
     """Return the earliest first span; of equally early ones where it stays, then where least is broken up."""
     board = draft.ready_board()
-    latest_at = want.from_at if want.only_at else FOREVER
+    latest_at = want.from_at if want.only_at else want.latest_at
     found: BookedSpan | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found.start_at - 1

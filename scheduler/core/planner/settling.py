@@ -56,14 +56,19 @@ def settle(draft: Draft) -> None:
             continue
         is_well = _settle_one(draft, reservation, draft.vms_of(key))
         if is_well and draft.reservations[key] is reservation and not draft.is_just_awake and not draft.silent_hosts:
-            settled.remember(key, _next_edge_at(draft, reservation))
+            settled.remember(key, _quiet_until_at(draft, reservation, draft.vms_of(key)))
     _drop_disks(draft)
 
 
-def _next_edge_at(draft: Draft, reservation: Reservation) -> Instant:
-    """Return when the span that covers now ends, or the next one starts."""
-    edges = (edge for span in reservation.spans for edge in (span.start_at, span.end_at) if edge > draft.now)
-    return min(edges, default=draft.now)
+def _quiet_until_at(draft: Draft, reservation: Reservation, vms: Vms) -> Instant:
+    """Return until when there is nothing to settle for one that is as it should be, if nothing happens to it."""
+    edges = [edge for span in reservation.spans for edge in (span.start_at, span.end_at)]
+    current = latest_start(reservation, vms)
+    if current is not None and current.end is VmEnd.SELF_SHUTDOWN and current.off_at is not None:
+        edges.append(current.off_at + draft.settings.self_shutdown_ends_after_s)
+    if reservation.promise is not None:
+        edges.append(reservation.promise.start_by_at + 1)
+    return min((edge for edge in edges if edge > draft.now), default=draft.now)
 
 
 def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
@@ -91,14 +96,26 @@ def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
 
 
 def _waits_well(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
-    """Whether one waits for its first start, which is to come in time, or is parked; on GPUs that are there."""
+    """Whether one waits as it should, on GPUs that are there.
+
+    For its first start, which is to come in time; to be up; parked; or for its owner, after it shut itself down.
+    """
     ahead = [span for span in reservation.spans if span.end_at > draft.now]
-    if not ahead or reservation.promise is None or ahead[0].start_at <= draft.now or any(map(draft.is_lost, ahead)):
+    if not ahead or reservation.promise is None or any(map(draft.is_lost, ahead)):
         return False
+    is_begun = ahead[0].start_at <= draft.now
     if not vms:
-        return not reservation.generation and ahead[0].start_at <= reservation.promise.start_by_at
+        return not is_begun and not reservation.generation and ahead[0].start_at <= reservation.promise.start_by_at
     current = latest_start(reservation, vms)
-    return current is not None and current.end is VmEnd.STOPPED and current.running_at is not None
+    if current is None:
+        return False
+    if not is_begun:
+        return current.end is VmEnd.STOPPED and current.running_at is not None
+    if not is_start_of_now(draft, reservation, current):
+        return False
+    if current.end is None:
+        return current.running_at is None and draft.now <= reservation.promise.start_by_at
+    return current.end is VmEnd.SELF_SHUTDOWN and current.running_at is not None
 
 
 def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact | None) -> bool:
@@ -172,8 +189,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
-        _trim(draft, reservation, tail, -missing_s)
-        return False
+        return not _trim(draft, reservation, tail, -missing_s)
     if missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
         missing_s -= own_loss_s(draft, reservation, vms)
         if missing_s >= LEAST_OWED_S:
@@ -182,8 +198,8 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     return True
 
 
-def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> None:
-    """Take surplus hours off the end of a tail."""
+def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> bool:
+    """Take surplus hours off the end of a tail; return whether there was anything to take."""
     assert draft.rules is not None
     kept = [s for s in reservation.spans if s not in tail]
     left = list(tail)
@@ -196,9 +212,11 @@ def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], 
         # The last span keeps at least the minimum useful length: it was padded to it, or is.
         least_s = min(hours_s, draft.rules.min_useful_s)
         left.append(replace(last, end_at=last.end_at - (hours_s - max(hours_s - surplus_s, least_s))))
-    if tuple(left) != tail:
-        draft.put(replace(reservation, spans=(*kept, *left)))
-        draft.is_room_freed = True
+    if tuple(left) == tail:
+        return False
+    draft.put(replace(reservation, spans=(*kept, *left)))
+    draft.is_room_freed = True
+    return True
 
 
 def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSpan) -> bool:
