@@ -109,6 +109,7 @@ queues:
   interactive:
   hpc: {{at_boundary: finish, scratch: true}}
 images: [ubuntu-24.04-cuda]
+defaults: {{disk: 20GiB, retention: 3d}}    # a trace says nothing of disks
 windows:
   - {{name: night, layout: night, opens: "0 {opens} * * *", for: {length}, only_if_queued: true}}
 reserve:

@@ -117,7 +117,7 @@ def _rules(*, slack: bool) -> Rules:
 
 
 def _nights(requests: Sequence[TraceRequest], hosts: Sequence[HostId], night_hours: float) -> tuple[Window, ...]:
-    """Return the closings from the file's start until long after the last of it."""
+    """Return the closings from that of the evening before the file until long after its last line."""
     if not night_hours:
         return ()
     length_s = round(night_hours * 3600)
@@ -137,6 +137,6 @@ def _nights(requests: Sequence[TraceRequest], hosts: Sequence[HostId], night_hou
             grace_s=0,
             policy_version=1,
         )
-        for start_at in range(NIGHT_AT_S, last_at, DAY_S)
+        for start_at in range(NIGHT_AT_S - DAY_S, last_at, DAY_S)
     )
     return windows_for_each_host(nights)

@@ -278,7 +278,7 @@ class Rehearsal:
             kept=self._kept,
         )
         if not change.is_empty:
-            self._plan = apply(plan, change)
+            self._plan = self._kept.plan_after
             self._take_note(change, told)
         self._start_begun()
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 from scheduler.core.bounds import lead_s, longest_grace_s
 from scheduler.core.facts import HostFacts, VmFact
 from scheduler.core.plan import (
-    BookedDisk,
     BookedSpan,
     Decided,
     Event,
@@ -28,7 +27,7 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.memory import Memory
-from scheduler.core.planner.rows import Rows
+from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
@@ -92,7 +91,7 @@ class Draft:
         self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
         self.windows: dict[WindowId, Window] = dict(self._window_book.by_id)
         self.reservations: Rows[ReservationId, Reservation] = Rows(self.memory.reservations(plan))
-        self.disks: Rows[DiskId, BookedDisk] = Rows(dict(plan.disks))
+        self.disks: DiskRows = self.memory.disks(plan)
         self._live = self.memory.live()
         self._round = 0, 0, 0
         self.touched: set[ReservationId] = set()
@@ -439,13 +438,8 @@ class Draft:
     def pool_peak_gib(self, storage: str, *, is_scratch: bool, start_at: Instant, end_at: Instant) -> int:
         """Return the most that is booked at one instant of `[start_at, end_at)` in one part of a storage's pool."""
         steps: list[tuple[Instant, int]] = []
-        for disk in self.disks.values():
-            if (
-                disk.storage == storage
-                and disk.is_scratch == is_scratch
-                and disk.from_at < end_at
-                and disk.until_at > start_at
-            ):
+        for disk in self.disks.in_pool(storage, is_scratch=is_scratch).values():
+            if disk.from_at < end_at and disk.until_at > start_at:
                 steps.append((max(disk.from_at, start_at), disk.size_gib))
                 steps.append((disk.until_at, -disk.size_gib))
         peak = level = 0
@@ -459,8 +453,7 @@ class Draft:
     ) -> bool:
         """Whether one part of a storage's pool takes so many GiB more at every instant of `[start_at, end_at)`."""
         room_gib = self.pool_room_gib(storage, is_scratch=is_scratch) - more_gib
-        mine = [d.size_gib for d in self.disks.values() if d.storage == storage and d.is_scratch == is_scratch]
-        if sum(mine) <= room_gib:
+        if self.disks.booked_gib(storage, is_scratch=is_scratch) <= room_gib:
             # Nearly always there is room for all of them at once.
             return True
         return self.pool_peak_gib(storage, is_scratch=is_scratch, start_at=start_at, end_at=end_at) <= room_gib
@@ -474,14 +467,8 @@ class Draft:
 
     def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
         """Return when the next disk of that part of the pool is given back; FOREVER when none is."""
-        return min(
-            (
-                d.until_at
-                for d in self.disks.values()
-                if d.storage == storage and d.is_scratch == is_scratch and d.until_at > after_at
-            ),
-            default=FOREVER,
-        )
+        mine = self.disks.in_pool(storage, is_scratch=is_scratch).values()
+        return min((disk.until_at for disk in mine if disk.until_at > after_at), default=FOREVER)
 
     def keep_disk_until(self, disk_id: DiskId, until_at: Instant) -> None:
         """Move the end of a disk's retention; it never moves earlier."""

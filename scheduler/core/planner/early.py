@@ -18,7 +18,7 @@ from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booked_limits import over_limits
-from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
+from scheduler.core.planner.booking import Reach, follow_disk, is_scratch, movable, rebook, want_of
 from scheduler.core.planner.displacing import WIDE, Displacer, is_well
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import limits_changed_at
@@ -47,8 +47,11 @@ def start_early(draft: Draft) -> None:
     _make_movable(draft)
     displacer = Displacer(draft)
     over: dict[tuple[str, int], bool] = {}
+    room_gib: dict[bool, int] = {}
     for reservation in chosen:
         if reservation.request.gpus not in free or _is_over_now(draft, reservation, over):
+            continue
+        if not _has_room_for_disk(draft, reservation, room_gib):
             continue
         tried = _start(draft, reservation.id) if reservation.id in draft.board.movable else None
         is_started = tried is _Try.STARTED
@@ -60,6 +63,7 @@ def start_early(draft: Draft) -> None:
             draft.board.fix(reservation.id)
             displacer.forget()
             over.clear()
+            room_gib.clear()
             free = _free_sizes(draft, free)
 
 
@@ -70,6 +74,27 @@ def _is_over_now(draft: Draft, reservation: Reservation, over: dict[tuple[str, i
         instant = replace(reservation.spans[0], start_at=draft.now, end_at=draft.now + 1)
         over[key] = any(one.is_at_once for one in over_limits(draft, reservation.request, (instant,)))
     return over[key]
+
+
+def _has_room_for_disk(draft: Draft, reservation: Reservation, room_gib: dict[bool, int]) -> bool:
+    """Whether any pool has room at this instant for the disk of one that waits; `room_gib`: the most of any, if known.
+
+    Its own disk is booked from its start on, which is later. A kept disk is there already.
+    """
+    if reservation.request.continues is not None:
+        return True
+    wanted_gib, scratch = reservation.request.disk_gib, is_scratch(draft, reservation.request)
+    if scratch in room_gib:
+        return wanted_gib <= room_gib[scratch]
+    now, storages = draft.now, {host.storage for host in draft.hosts.values()}
+    sizes = [(draft.pool_room_gib(storage, is_scratch=scratch), storage) for storage in sorted(storages)]
+    if any(size - draft.disks.booked_gib(storage, is_scratch=scratch) >= wanted_gib for size, storage in sizes):
+        # There is room for all disks at once, those that are booked for later too.
+        return True
+    room_gib[scratch] = max(
+        size - draft.pool_peak_gib(storage, is_scratch=scratch, start_at=now, end_at=now + 1) for size, storage in sizes
+    )
+    return wanted_gib <= room_gib[scratch]
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
@@ -178,14 +203,14 @@ def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float]]:
     return turn
 
 
-def _make_movable(draft: Draft) -> None:
+def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> None:
     """Tell the board of those that wait in one piece how they may be moved, as far as it does not know."""
     board = draft.board
     board.begin_moving((draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble()))
     known = board.movable
     new = [
         reservation
-        for reservation in draft.live()
+        for reservation in (draft.live() if waiting is None else waiting)
         if not has_started(reservation)
         and (reservation.id not in known or known[reservation.id].reservation is not reservation)
         and _may_start_early(draft, reservation)
@@ -301,5 +326,5 @@ def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:
     is_started = rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=draft.now, accept=starts_now)
     if not is_started and reservation_id not in draft.board.movable:
         # It was taken out and put back: the board has to be told again.
-        _make_movable(draft)
+        _make_movable(draft, [draft.reservations[reservation_id]])
     return is_started

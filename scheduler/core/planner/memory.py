@@ -5,16 +5,17 @@ early start in vain. It follows a plan from one version to the next, whoever cha
 same, but for one thing: who was tried in vain is not tried again before room is freed or a while has passed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from scheduler.core.facts import HostFacts
-from scheduler.core.plan import Plan, Reservation, Rules
+from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
+from scheduler.core.planner.rows import DiskRows
 from scheduler.core.planner.settled import Settled
 from scheduler.core.planner.starts import Starts
 from scheduler.core.planner.tried import Tried
 from scheduler.core.planner.window_book import WindowBook
-from scheduler.core.requests import AtBoundary, HostId, ReservationId, by_number
+from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
 from scheduler.core.spans import Instant
 from scheduler.core.windows import Stretches
 
@@ -47,6 +48,7 @@ class Memory:
         self._plan: Plan | None = None
         self._now: Instant = 0
         self._reservations: list[ReservationId] = []
+        self._disks: tuple[Mapping[DiskId, BookedDisk], DiskRows] | None = None
         self._stretches_by: tuple[object, ...] = ()
         self._stretches: dict[StretchesKey, Stretches] = {}
         self._openings: dict[OpeningKey, Instant] = {}
@@ -126,13 +128,21 @@ class Memory:
         """Return the reservations of the plan at hand that have not ended, in the order in which they came."""
         return dict(self._live)
 
-    def end(self, board: Board, plan: Plan, changed: Iterable[ReservationId]) -> None:
-        """Keep a board that is as a plan is; if that is not committed after all, it is followed back."""
-        for key in changed:
-            self._sort_in(key, plan.reservations.get(key))
-        self.board, self._plan = board, plan
+    def end(self, plan: Plan, change: PlanChange, board: Board, disks: DiskRows) -> None:
+        """Keep what is as the plan will be after a change; if that is not committed after all, it is followed back."""
+        after = plan if change.is_empty else apply(plan, change)
+        for reservation in change.reservations:
+            self._sort_in(reservation.id, after.reservations.get(reservation.id))
+        self.board, self._plan = board, after
+        self._disks = after.disks, disks
         # In order, as the step had them: what is new came last.
-        self._reservations = list(plan.reservations)
+        self._reservations = list(after.reservations)
+
+    @property
+    def plan_after(self) -> Plan:
+        """The plan as it is after the change of the last step: the same as `apply` gives, made already."""
+        assert self._plan is not None
+        return self._plan
 
     def window_book(self, plan: Plan) -> WindowBook:
         if self._window_book.windows is not plan.windows:
@@ -147,6 +157,14 @@ class Memory:
         if self._stretches_by != by or len(self._openings) > MOST_OPENINGS:
             self._stretches_by, self._stretches, self._openings = by, {}, {}
         return self._stretches, self._openings
+
+    def disks(self, plan: Plan) -> DiskRows:
+        """Return a plan's disks, to be changed by the step that begins."""
+        kept, self._disks = self._disks, None
+        if kept is None or kept[0] is not plan.disks:
+            return DiskRows(dict(plan.disks))
+        kept[1].forget()
+        return kept[1]
 
     def reservations(self, plan: Plan) -> dict[ReservationId, Reservation]:
         """Return a plan's reservations in the order in which they came, however it was read."""

@@ -1,12 +1,15 @@
 """Rows that are being changed, with a journal: what was changed since when is told, or undone, at that cost."""
 
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from scheduler.core.plan import BookedDisk
+from scheduler.core.requests import DiskId
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Rows(dict[K, V]):
+class Rows(dict[K, V], Generic[K, V]):
     """A dict that remembers what was there. Changed by `rows[key] = value` and `del rows[key]` alone."""
 
     def __init__(self, rows: dict[K, V]) -> None:
@@ -15,11 +18,17 @@ class Rows(dict[K, V]):
 
     def __setitem__(self, key: K, value: V) -> None:
         self._journal.append((key, self.get(key)))
-        super().__setitem__(key, value)
+        self._set(key, value)
 
     def __delitem__(self, key: K) -> None:
         self._journal.append((key, self[key]))
-        super().__delitem__(key)
+        self._set(key, None)
+
+    def _set(self, key: K, value: V | None) -> None:
+        if value is None:
+            super().pop(key, None)
+        else:
+            super().__setitem__(key, value)
 
     def mark(self) -> int:
         """Return where the journal is now."""
@@ -39,8 +48,43 @@ class Rows(dict[K, V]):
     def undo(self, mark: int) -> None:
         """Bring everything back to what it was at a mark."""
         for key, value in self.before(mark).items():
-            if value is None:
-                super().pop(key, None)
-            else:
-                super().__setitem__(key, value)
+            self._set(key, value)
         del self._journal[mark:]
+
+    def forget(self) -> None:
+        """Let what is there now be the beginning."""
+        self._journal.clear()
+
+
+class DiskRows(Rows[DiskId, BookedDisk]):
+    """Disks, looked up by the part of a storage's pool that they are in."""
+
+    def __init__(self, rows: dict[DiskId, BookedDisk]) -> None:
+        super().__init__(rows)
+        self._pools: dict[tuple[str, bool], dict[DiskId, BookedDisk]] = {}
+        self._booked_gib: dict[tuple[str, bool], int] = {}
+        for disk in rows.values():
+            self._add(disk)
+
+    def in_pool(self, storage: str, *, is_scratch: bool) -> dict[DiskId, BookedDisk]:
+        """Return the disks of one part of a storage's pool. Not to be changed."""
+        return self._pools.get((storage, is_scratch), {})
+
+    def booked_gib(self, storage: str, *, is_scratch: bool) -> int:
+        """Return the size of all of them together, whenever each is booked."""
+        return self._booked_gib.get((storage, is_scratch), 0)
+
+    def _set(self, key: DiskId, value: BookedDisk | None) -> None:
+        old = self.get(key)
+        if old is not None:
+            pool = old.storage, old.is_scratch
+            del self._pools[pool][key]
+            self._booked_gib[pool] -= old.size_gib
+        super()._set(key, value)
+        if value is not None:
+            self._add(value)
+
+    def _add(self, disk: BookedDisk) -> None:
+        pool = disk.storage, disk.is_scratch
+        self._pools.setdefault(pool, {})[disk.id] = disk
+        self._booked_gib[pool] = self._booked_gib.get(pool, 0) + disk.size_gib

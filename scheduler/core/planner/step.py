@@ -33,7 +33,7 @@ from scheduler.core.intents import (
     reservation_id,
 )
 from scheduler.core.phases import phase_of
-from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, apply, event
+from scheduler.core.plan import Decided, Host, Outcome, Plan, PlanChange, Reservation, event
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, refuse
 from scheduler.core.planner.alternatives import alternatives
@@ -101,7 +101,7 @@ def step(
     change = draft.change()
     if kept is not None:
         # What is decided is nearly always committed; if not, the board is brought back to the plan that was.
-        kept.end(draft.board, plan if change.is_empty else apply(plan, change), (r.id for r in change.reservations))
+        kept.end(plan, change, draft.board, draft.disks)
     return change
 
 
