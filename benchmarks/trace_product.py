@@ -5,12 +5,18 @@ no tenant in; whoever runs is parked at its start and resumes after it, perhaps 
 it decides is what `trace_run` decides, to the second, which is a test; `trace_run` is many times faster.
 """
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import trace_run
+from benchmarks.references import CONSERVATIVE, REFERENCES
 from benchmarks.trace_run import DEFAULT_SLACK
-from benchmarks.traces import DAY_S, NIGHT_AT_S, TraceRequest
+from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, TraceRequest, in_open_time, in_wall_time
 from scheduler.core.plan import Host, Plan, Queue, Rules
 from scheduler.core.planner.deciding import windows_for_each_host
 from scheduler.core.rehearsal import Demand, Pace, Rehearsal, Story
@@ -92,6 +98,61 @@ def run(
     return ProductRun(stories=tuple(rehearsal.stories), seconds=seconds, steps=rehearsal.steps)
 
 
+def compare(requests: Sequence[TraceRequest], arguments: argparse.Namespace) -> dict[str, object]:
+    """Run the step, the scheme and conservative backfilling; print a table and return the figures."""
+    clock = OpenClock(arguments.night_hours)
+    is_slack = arguments.slack == "default"
+    ours = run(
+        requests,
+        hosts=arguments.hosts,
+        slack=is_slack,
+        night_hours=arguments.night_hours,
+        storage=arguments.storage,
+    )
+    opened = in_open_time(requests, clock)
+    meant = trace_run.run(
+        opened,
+        hosts=arguments.hosts,
+        slack=is_slack,
+        night=arguments.night_hours > 0,
+        storage=arguments.storage,
+        clock=clock,
+        is_judged=False,
+    )
+    scheme = in_wall_time(meant.schedule, clock)
+    rows: dict[str, tuple[list[int], list[int] | None, float | None]] = {
+        "step": (ours.start_at, ours.told_at, ours.seconds),
+        "scheme": (scheme.start_at, scheme.told_at, meant.seconds),
+    }
+    if not arguments.no_references:
+        reference = in_wall_time(REFERENCES[CONSERVATIVE](opened, arguments.hosts), clock)
+        rows[CONSERVATIVE] = (reference.start_at, reference.told_at, None)
+    table = Table("", "wait, GPU-weighted h", "told, h", "seconds")
+    figures: dict[str, object] = {
+        "requests": len(requests),
+        "promises_kept": sum(start <= told for start, told in zip(ours.start_at, ours.told_at, strict=True)),
+        "steps": ours.steps,
+        "same_starts": sum(one == other for one, other in zip(ours.start_at, scheme.start_at, strict=True)),
+    }
+    for name, (start_at, told_at, seconds) in rows.items():
+        wait_h, told_h = _mean_wait_h(requests, start_at), None if told_at is None else _mean_wait_h(requests, told_at)
+        figures[name] = {"gpu_weighted_wait_h": wait_h, "told_h": told_h, "seconds": seconds}
+        shown = ("" if value is None else f"{value:.2f}" for value in (wait_h, told_h, seconds))
+        table.add_row(name, *shown)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{figures['promises_kept']} of {len(requests)} promises kept; "
+        f"{figures['same_starts']} starts are those of the scheme; {ours.steps} steps"
+    )
+    return figures
+
+
+def _mean_wait_h(requests: Sequence[TraceRequest], at: Sequence[int]) -> float:
+    gpu_s = sum(request.gpus * (start - request.submit_at) for request, start in zip(requests, at, strict=True))
+    return gpu_s / sum(request.gpus for request in requests) / HOUR_S
+
+
 def _instant_profile() -> HostProfile:
     """Return a host of 16 GPUs on which nothing takes time, with disks without end."""
     profile = load_profile("dgx-2")
@@ -120,7 +181,7 @@ def _nights(requests: Sequence[TraceRequest], hosts: Sequence[HostId], night_hou
     """Return the closings from that of the evening before the file until long after its last line."""
     if not night_hours:
         return ()
-    length_s = round(night_hours * 3600)
+    length_s = round(night_hours * HOUR_S)
     last_at = requests[-1].submit_at + 120 * DAY_S
     nights = tuple(
         Window(

@@ -205,6 +205,8 @@ def _run(cases: Sequence[Case]) -> list[Figures]:
 
 def _check_writable(path: Path) -> None:
     """See before minutes have gone by whether a file can be written; writes nothing."""
+    if path.suffix.lower() != ".svg":
+        _not_written(path, "a picture is named FILE.svg")
     if path.is_dir():
         _not_written(path, "it is a directory")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
