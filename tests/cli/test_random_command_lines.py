@@ -45,7 +45,7 @@ VALUES = (
     "r-99", "R-17", "r-0017", "3h", "90m", "1h30m", "3 hours", "3 hourz", "0h", "-3h", "99999d", "tomorrow 09:00",
     "tomorow", "in 2h", "in 2 days", "fri 18:00", "yesterday 09:00", "2027-03-28 02:30", "2026-11-24T09:00Z",
     "2026-11-24", "0000-00-00", "9999-12-31T23:59:59Z", "31 feb 10:00", "200GiB", "1TiB", "200GB", "park", "finish",
-    "keep", "student", "admin", "policy", "ada", "Ada", "dgx2-a", "dgx-2", "../../no-such-directory/passwd", "..", ".", "/", "\x00",
+    "keep", "student", "admin", "policy", "ada", "Ada", "dgx2-a", "dgx-2", "../../none/x", "..", ".", "/", "\x00",
     "a\nb", "\u202e", "\udcff", "💥", "[red]", "%s", "{}", "'; drop table", "x" * 3000, "ns_" + "b" * 43,
     "http://127.0.0.1:9999", "https://gpu.uni.edu", "http://gpu.uni.edu", "http://[::1", "running", "nophase",
     "ubuntu-24.04-cuda", "interactive", "/dev/null", "-", "--json", "--", "2026-02-30", "80", "1000",
