@@ -214,8 +214,9 @@ class Board:
 
     @property
     def is_worn(self) -> bool:
-        """Whether reservations have come with so high numbers that a new board is smaller."""
-        return self._last_number - self._first_number > MOST_NUMBERS + 4 * len(self._owners)
+        """Whether reservations have come with so high numbers, or so much was moved, that a new board is smaller."""
+        worn = max(self._last_number - self._first_number, len(self._ends), len(self._starts))
+        return worn > MOST_NUMBERS + 4 * len(self._owners)
 
     def fix(self, reservation: ReservationId) -> None:
         """Let a booking stay where it is from now on."""

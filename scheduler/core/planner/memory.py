@@ -46,6 +46,8 @@ class Memory:
         """Reservations that have ended and of which something is left."""
         self._live: dict[ReservationId, Reservation] = {}
         self._plan: Plan | None = None
+        self._is_open = False
+        """A step has begun and not ended."""
         self._now: Instant = 0
         self._reservations: list[ReservationId] = []
         self._disks: tuple[Mapping[DiskId, BookedDisk], DiskRows] | None = None
@@ -62,6 +64,10 @@ class Memory:
     def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
         """Come to a plan, to what hosts remember and to an instant; a step that begins so ends with `end`."""
         known, self._plan = self._plan, None
+        if self._is_open:
+            # The last step did not come to its end: whom it tried, it tried in vain.
+            self.tried = Tried()
+        self._is_open = True
         if now < self._now:
             self._stretches_by = ()
         self._now = now
@@ -133,7 +139,7 @@ class Memory:
         after = plan if change.is_empty else apply(plan, change)
         for reservation in change.reservations:
             self._sort_in(reservation.id, after.reservations.get(reservation.id))
-        self.board, self._plan = board, after
+        self.board, self._plan, self._is_open = board, after, False
         self._disks = after.disks, disks
         # In order, as the step had them: what is new came last.
         self._reservations = list(after.reservations)

@@ -5,7 +5,7 @@ hosts or the policy has changed, and the clock has not come to where it matters.
 """
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from scheduler.core.plan import Rules
 from scheduler.core.requests import ReservationId
@@ -18,8 +18,10 @@ class Settled:
     def __init__(self) -> None:
         self._rules: Rules | None = None
         self._others: tuple[object, ...] = ()
-        self._until: list[tuple[Instant, ReservationId]] = []
-        """A heap of until when, with some that have been looked at again since."""
+        self._until_at: dict[ReservationId, Instant] = {}
+        """Until when those that are quiet need no look."""
+        self._due: list[tuple[Instant, ReservationId]] = []
+        """A heap of the same, with some that have been looked at again since."""
         self.restless: set[ReservationId] | None = None
         """Who needs a look; None: everybody."""
 
@@ -27,13 +29,17 @@ class Settled:
         """Come to an instant; `rules` and `others`: what everything depends on besides. Is it new, all is forgotten."""
         if rules is not self._rules or others != self._others:
             self._rules, self._others = rules, others
-            self._until.clear()
+            self._until_at.clear()
+            self._due.clear()
             self.restless = None
-        while self._until and self._until[0][0] <= now:
-            self.look_at(heappop(self._until)[1])
+        while self._due and self._due[0][0] <= now:
+            at, reservation = heappop(self._due)
+            if self._until_at.get(reservation) == at:
+                self.look_at(reservation)
 
     def look_at(self, reservation: ReservationId) -> None:
         """Something about a reservation has changed."""
+        self._until_at.pop(reservation, None)
         if self.restless is not None:
             self.restless.add(reservation)
 
@@ -43,11 +49,16 @@ class Settled:
 
     def remember(self, reservation: ReservationId, until_at: Instant) -> None:
         """Take note that a reservation needs no look before an instant, as long as nothing happens to it."""
-        heappush(self._until, (until_at, reservation))
+        self._until_at[reservation] = until_at
+        heappush(self._due, (until_at, reservation))
+        if len(self._due) > 64 + 4 * len(self._until_at):
+            self._due = [(at, one) for one, at in self._until_at.items()]
+            heapify(self._due)
         if self.restless is not None:
             self.restless.discard(reservation)
 
     def drop(self, reservation: ReservationId) -> None:
         """Forget one that has ended."""
+        self._until_at.pop(reservation, None)
         if self.restless is not None:
             self.restless.discard(reservation)
