@@ -24,18 +24,19 @@ def _requests(seed: int, *, count: int = 120, asks_too_much: bool = True) -> lis
     return found
 
 
-def _scheme(requests: Sequence[TraceRequest], hosts: int) -> trace_run.OurRun:
+def _scheme(requests: Sequence[TraceRequest], hosts: int, *, slack: bool = False) -> trace_run.OurRun:
     return trace_run.run(
-        requests, hosts=hosts, slack=False, night=False, storage="shared", clock=OpenClock(0), is_judged=False
+        requests, hosts=hosts, slack=slack, night=False, storage="shared", clock=OpenClock(0), is_judged=False
     )
 
 
+@pytest.mark.parametrize("slack", [False, True])
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_the_step_makes_the_promises_and_starts_of_the_scheme(seed: int) -> None:
+def test_the_step_makes_the_promises_and_starts_of_the_scheme(seed: int, slack: bool) -> None:
     requests = _requests(seed, asks_too_much=bool(seed % 4))
     hosts = 1 + seed % 3
 
-    ours, scheme = trace_product.run(requests, hosts=hosts), _scheme(requests, hosts)
+    ours, scheme = trace_product.run(requests, hosts=hosts, slack=slack), _scheme(requests, hosts, slack=slack)
 
     assert ours.told_at == scheme.schedule.told_at
     assert ours.start_at == scheme.schedule.start_at

@@ -29,7 +29,7 @@ from scheduler.core.plan import LimitRule, Limits
 from scheduler.core.planner.explaining import quote, why
 from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary
-from scheduler.core.rules import ClockHours, Group, LimitScope
+from scheduler.core.rules import ClockHours, Group, LimitScope, Slack
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant, Span
 from tests.property.worlds import MIDNIGHT, Odds, World, materialise, nights, rules, world
 
@@ -222,6 +222,16 @@ def test_without_faults_every_promise_is_kept(seed: int) -> None:
     hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}, {"dgx2-a": "a", "dgx2-b": "b", "dgx2-c": "b"}][seed % 3]
     made = world(seed, hosts=hosts, odds=Odds(crashes=0.05, leaves_early=0.2))
     live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+@pytest.mark.parametrize("has_faults", [False, True])
+def test_with_slack_every_promise_is_kept(seed: int, has_faults: bool) -> None:
+    hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}][seed % 2]
+    odds = Odds(start_fails=0.1, crashes=0.1, leaves_early=0.2, vanishes=0.05) if has_faults else Odds(leaves_early=0.2)
+    made = world(seed, hosts=hosts, odds=odds, slack=Slack(least_s=2 * HOUR_S, share=0.25))
+    live_through(made, days=5, has_faults=has_faults)
     assert not made.problems, report(made, seed)
 
 

@@ -7,8 +7,8 @@ from scheduler.core.planner.admission import check_gpus_at_once
 from scheduler.core.planner.booking import is_scratch, place_within, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
-from scheduler.core.planner.placing import Want, place
-from scheduler.core.planner.promising import keeps, promise_of
+from scheduler.core.planner.placing import Want, latest, place
+from scheduler.core.planner.promising import keeps, promise_of, running_by_at
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, DiskId, Promise, Request, ReservationId
 from scheduler.core.spans import Instant
@@ -52,6 +52,7 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
             spans = gifted
     if spans is None:
         return None, over
+    spans = _as_late_as_told(draft, request, want, spans, promise) or spans
     disk = _book_disk(draft, request, spans)
     reservation = Reservation(request=request, promise=promise, spans=spans, disk=disk)
     draft.put(reservation)
@@ -68,6 +69,23 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         not_before_at=request.not_before_at,
     )
     return reservation, ()
+
+
+def _as_late_as_told(
+    draft: Draft, request: Request, want: Want, spans: tuple[BookedSpan, ...], promise: Promise
+) -> tuple[BookedSpan, ...] | None:
+    """Return the latest place in one piece that keeps a promise with slack: the near future stays free for others.
+
+    None where there is no slack, or nothing later that has room for its disk and is within limits.
+    """
+    slack_s = promise.start_by_at - running_by_at(draft, request, spans[0])
+    if len(spans) > 1 or slack_s <= 0 or want.kept_disk is not None:
+        return None
+    from_at = spans[0].start_at
+    late = latest(draft, replace(want, latest_at=from_at + slack_s), spans[0], from_at=from_at)
+    if late is None or not keeps(draft, request, promise, (late,)) or check_gpus_at_once(draft, request, (late,)):
+        return None
+    return (late,)
 
 
 def _is_too_late(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> bool:

@@ -316,6 +316,22 @@ class Board:
                 return None
             until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
 
+    def latest(
+        self,
+        fit: Fit,
+        from_at: Instant,
+        latest_at: Instant,
+        *,
+        shape: Hashable,
+        stretches: Callable[[HostId], Iterable[Stretch]],
+        may_park: Callable[[Stretch], bool],
+        horizon_at: Instant,
+    ) -> BookedSpan | None:
+        """Return the latest place for one piece within its stretches that starts in `[from_at, latest_at]`."""
+        number = self.know_shape(shape, min(latest_at + fit.whole_s, horizon_at), stretches, may_park)
+        place = self.calendar.latest(fit._replace(shape=number), from_at, latest_at)
+        return None if place is None else self.span_of(place)
+
     def know_shape(
         self,
         shape: Hashable,

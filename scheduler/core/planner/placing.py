@@ -80,6 +80,30 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     return None
 
 
+def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
+    """Return the latest place up to the want's latest start, in one piece as long as another, on the same kind of host.
+
+    Its disk has room there. None where there is none after `from_at`.
+    """
+    profile, length_s = draft.hosts[like.host].profile, like.end_at - like.start_at
+    kinds = dict(draft.ready_board().profiles_by_kind)
+    fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
+    if fit is None:
+        return None
+    span = draft.board.latest(
+        fit._replace(whole_s=length_s, shortest_s=length_s),
+        from_at,
+        want.latest_at,
+        shape=shape_of(want),
+        stretches=partial(stretches_for, draft, want),
+        may_park=partial(may_park_at, want),
+        horizon_at=draft.horizon_at,
+    )
+    if span is None or _disk_room_at(draft, want, (span,), draft.hosts[span.host].storage) is not None:
+        return None
+    return span
+
+
 def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking on any storage, where the one that was looked at has no room at an instant.
 
