@@ -101,6 +101,10 @@ class Board:
         """The kinds of hosts, with their numbers."""
         return ((number, profile) for profile, (number, _) in self._kinds.items())
 
+    def kinds_of(self, gpus: int) -> int:
+        """Return how many kinds of hosts have partitions of a size."""
+        return sum(gpus in profile.sizes for profile in self._kinds)
+
     def set_silent_hosts(self, hosts: frozenset[HostId]) -> None:
         """Say which hosts do not answer."""
         for host in self._silent ^ hosts:

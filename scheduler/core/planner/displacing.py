@@ -42,6 +42,11 @@ class Displacer:
         self._are_pieces: bool | None = None
         self._free: dict[int, list[tuple[HostId, PartitionId]]] = {}
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not tried enough yet."""
+        return self._tries_left > 0 and self._looks_left > 0
+
     def forget(self) -> None:
         """Something was booked: what was free need not be so any more."""
         self._free.clear()
@@ -50,7 +55,7 @@ class Displacer:
         """Start one now, others out of its way; False: nothing has changed."""
         draft = self._draft
         reservation = draft.reservations[key]
-        if not self._tries_left or not self._looks_left or has_started(reservation) or not self._is_of_use():
+        if not self.goes_on or has_started(reservation) or not self._is_of_use():
             return False
         self._looks_left -= 1
         option = min(self._options(reservation), default=None, key=lambda option: option[0])

@@ -94,6 +94,7 @@ class Draft:
         self.disks: DiskRows = self.memory.disks(plan)
         self._live = self.memory.live()
         self._round = 0, 0, 0
+        self._pools_gib: dict[tuple[str, bool], int] = {}
         self.touched: set[ReservationId] = set()
         """Reservations that were changed since somebody has looked at these."""
         self.decided: list[Decided] = []
@@ -330,6 +331,7 @@ class Draft:
 
     def put_host(self, host: Host) -> None:
         is_new = host.id not in self.hosts
+        self._pools_gib.clear()
         self.hosts[host.id] = host
         if is_new:
             self.board.add_host(host)
@@ -460,10 +462,12 @@ class Draft:
 
     def pool_room_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
-        profile = next((self.hosts[key].profile for key in self.hosts if self.hosts[key].storage == storage), None)
-        if profile is None:
-            return 0
-        return profile.scratch_gib if is_scratch else profile.pool_gib - profile.scratch_gib
+        pool = storage, is_scratch
+        if pool not in self._pools_gib:
+            profile = next((host.profile for host in self.hosts.values() if host.storage == storage), None)
+            parts = (0, 0) if profile is None else (profile.pool_gib - profile.scratch_gib, profile.scratch_gib)
+            self._pools_gib[pool] = parts[is_scratch]
+        return self._pools_gib[pool]
 
     def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
         """Return when the next disk of that part of the pool is given back; FOREVER when none is."""

@@ -47,23 +47,23 @@ def start_early(draft: Draft) -> None:
     _make_movable(draft)
     displacer = Displacer(draft)
     over: dict[tuple[str, int], bool] = {}
-    room_gib: dict[bool, int] = {}
+    room = _DiskRoom(draft)
     for reservation in chosen:
         if reservation.request.gpus not in free or _is_over_now(draft, reservation, over):
             continue
-        if not _has_room_for_disk(draft, reservation, room_gib):
+        if not room.has_any(reservation):
             continue
         tried = _start(draft, reservation.id) if reservation.id in draft.board.movable else None
         is_started = tried is _Try.STARTED
         if not is_started and _is_worth_another_look(draft, reservation, tried):
             is_started = _start_elsewhere(draft, reservation.id)
-        if not is_started:
+        if not is_started and displacer.goes_on:
             is_started = displacer.start(reservation.id)
         if is_started:
             draft.board.fix(reservation.id)
             displacer.forget()
             over.clear()
-            room_gib.clear()
+            room.forget()
             free = _free_sizes(draft, free)
 
 
@@ -76,25 +76,44 @@ def _is_over_now(draft: Draft, reservation: Reservation, over: dict[tuple[str, i
     return over[key]
 
 
-def _has_room_for_disk(draft: Draft, reservation: Reservation, room_gib: dict[bool, int]) -> bool:
-    """Whether any pool has room at this instant for the disk of one that waits; `room_gib`: the most of any, if known.
+class _DiskRoom:
+    """The most room that any pool has at this instant, for disks of those that wait; worked out when asked for."""
 
-    Its own disk is booked from its start on, which is later. A kept disk is there already.
-    """
-    if reservation.request.continues is not None:
-        return True
-    wanted_gib, scratch = reservation.request.disk_gib, is_scratch(draft, reservation.request)
-    if scratch in room_gib:
-        return wanted_gib <= room_gib[scratch]
-    now, storages = draft.now, {host.storage for host in draft.hosts.values()}
-    sizes = [(draft.pool_room_gib(storage, is_scratch=scratch), storage) for storage in sorted(storages)]
-    if any(size - draft.disks.booked_gib(storage, is_scratch=scratch) >= wanted_gib for size, storage in sizes):
-        # There is room for all disks at once, those that are booked for later too.
-        return True
-    room_gib[scratch] = max(
-        size - draft.pool_peak_gib(storage, is_scratch=scratch, start_at=now, end_at=now + 1) for size, storage in sizes
-    )
-    return wanted_gib <= room_gib[scratch]
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._sure_gib: dict[bool, int] = {}
+        """Beside all disks, those that are booked for later too."""
+        self._now_gib: dict[bool, int] = {}
+
+    def forget(self) -> None:
+        """Something was booked."""
+        self._sure_gib.clear()
+        self._now_gib.clear()
+
+    def has_any(self, reservation: Reservation) -> bool:
+        """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""
+        wanted_gib, scratch = reservation.request.disk_gib, is_scratch(self._draft, reservation.request)
+        if reservation.request.continues is not None:
+            return True
+        if scratch not in self._sure_gib:
+            disks = self._draft.disks
+            self._sure_gib[scratch] = self._most(
+                lambda pool: disks.booked_gib(pool, is_scratch=scratch), scratch=scratch
+            )
+        if wanted_gib <= self._sure_gib[scratch]:
+            return True
+        if scratch not in self._now_gib:
+            peak, now = self._draft.pool_peak_gib, self._draft.now
+            self._now_gib[scratch] = self._most(
+                lambda pool: peak(pool, is_scratch=scratch, start_at=now, end_at=now + 1), scratch=scratch
+            )
+        return wanted_gib <= self._now_gib[scratch]
+
+    def _most(self, booked_gib: Callable[[str], int], *, scratch: bool) -> int:
+        pools = {host.storage for host in self._draft.hosts.values()}
+        return max(
+            (self._draft.pool_room_gib(pool, is_scratch=scratch) - booked_gib(pool) for pool in pools), default=0
+        )
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
@@ -291,8 +310,7 @@ def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try |
 
     The board looks on hosts of one kind for one piece, and knows nothing of disk pools. `tried`: what came of that.
     """
-    kinds = sum(reservation.request.gpus in profile.sizes for _, profile in draft.board.profiles_by_kind)
-    if kinds == 1 and tried is _Try.IN_THE_WAY:
+    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
         return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     return any(

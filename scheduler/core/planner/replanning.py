@@ -51,13 +51,16 @@ def compress(draft: Draft) -> None:
 
 
 def _may_move_up(draft: Draft, reservation: Reservation) -> bool:
+    first, promise = reservation.spans[0], reservation.promise
+    if has_started(reservation) or first.start_at <= draft.now or promise is None:
+        return _may_be_earlier(draft, reservation)
     known = draft.board.movable.get(reservation.id)
     if known is not None and known.reservation is reservation:
         # It waits in one piece, in time.
         return False
-    if not has_started(reservation) and reservation.spans[0].start_at > draft.now:
-        return bool(movable(draft, reservation)) and not keeps_promise(draft, reservation)(reservation.spans)
-    return _may_be_earlier(draft, reservation)
+    by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
+    is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
+    return not is_in_time and bool(movable(draft, reservation))
 
 
 def _may_be_earlier(draft: Draft, reservation: Reservation) -> bool:
