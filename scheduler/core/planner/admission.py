@@ -200,7 +200,7 @@ def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
     return reasons
 
 
-def check_gpus_at_once(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> tuple[Reason, ...]:
+def check_booked_limits(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) -> tuple[Reason, ...]:
     """Return the reasons why a request may not be booked so: limits that its owner or a group would go over.
 
     `spans`: those that are new or changed, or all that it has.

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import is_scratch, place_within, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
@@ -40,7 +40,7 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         return None, _why_not(draft, request, want)
     if _is_too_late(draft, request, firm):
         return None, _not_at_that_time(draft, request, firm)
-    over = check_gpus_at_once(draft, request, firm)
+    over = check_booked_limits(draft, request, firm)
     spans = place_within(draft, request, want) if over else firm
     if spans is not None and _is_too_late(draft, request, spans):
         spans = None
@@ -83,7 +83,7 @@ def _as_late_as_told(
         return None
     from_at = spans[0].start_at
     late = latest(draft, replace(want, latest_at=from_at + slack_s), spans[0], from_at=from_at)
-    if late is None or not keeps(draft, request, promise, (late,)) or check_gpus_at_once(draft, request, (late,)):
+    if late is None or not keeps(draft, request, promise, (late,)) or check_booked_limits(draft, request, (late,)):
         return None
     return (late,)
 

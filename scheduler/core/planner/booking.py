@@ -92,19 +92,19 @@ def rebook(
     avoid: frozenset[Place] = frozenset(),
     is_fault: bool = False,
     reach: Reach = Reach.ANSWERING_FIRST,
-    most_gpus: AlreadyOver | None = None,
+    may_be_over: AlreadyOver | None = None,
     latest_at: Instant = FOREVER,
     accept: Callable[[tuple[BookedSpan, ...]], bool],
 ) -> bool:
     """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
 
     `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
-    instant may start after it, and what has no place within limits gets one all the same. `most_gpus`: by how much it
-    may be over limits, by default `most_gpus_at_once`. `latest_at`: of no use is a later start than that. Returns
+    instant may start after it, and what has no place within limits gets one all the same. `may_be_over`: by how much it
+    may be over limits, by default `over_as_it_is`. `latest_at`: of no use is a later start than that. Returns
     whether they were placed anew.
     """
     old = movable(draft, reservation)
-    most_gpus = most_gpus_at_once(draft, reservation) if most_gpus is None else most_gpus
+    may_be_over = over_as_it_is(draft, reservation) if may_be_over is None else may_be_over
     fixed = tuple(span for span in reservation.spans if span not in old)
     if run_s is None:
         run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
@@ -128,12 +128,12 @@ def rebook(
     is_on_silent = any(span.host in draft.silent_hosts for span in old)
     spans = None
     if reach is not Reach.ALL:
-        spans = place_within(draft, reservation.request, replace(want, avoid=avoid), most_gpus, is_due=is_fault)
+        spans = place_within(draft, reservation.request, replace(want, avoid=avoid), may_be_over, is_due=is_fault)
     is_well = spans is not None and accept(spans)
     may_use_silent = reach is Reach.ALL or (reach is Reach.ANSWERING_FIRST and (spans is None or is_on_silent))
     if not is_well and may_use_silent and (draft.silent_hosts or reach is Reach.ALL):
         anywhere = replace(want, avoid=avoid, may_use_silent=True)
-        spans = place_within(draft, reservation.request, anywhere, most_gpus, is_due=is_fault)
+        spans = place_within(draft, reservation.request, anywhere, may_be_over, is_due=is_fault)
         is_well = spans is not None and accept(spans)
     if disk is not None:
         draft.disks[disk.id] = disk
@@ -145,7 +145,7 @@ def rebook(
     return True
 
 
-def most_gpus_at_once(draft: Draft, reservation: Reservation) -> AlreadyOver:
+def over_as_it_is(draft: Draft, reservation: Reservation) -> AlreadyOver:
     """Return by how much a reservation may be over limits where it is placed anew: by as much as it is now.
 
     It is over one only under a policy that allowed it.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from scheduler.core.intents import ApplyPolicy, FiledIntent
 from scheduler.core.plan import BookedSpan, Event, Reservation, event
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
@@ -135,7 +135,7 @@ def _run_on(draft: Draft, reservation_id: ReservationId, window: Window, owed_s:
         return
     end_at = min(span.end_at + owed_s, room_until_at(draft, reservation, span))
     longer = replace(span, end_at=end_at)
-    if end_at > span.end_at and not check_gpus_at_once(draft, reservation.request, (longer,)):
+    if end_at > span.end_at and not check_booked_limits(draft, reservation.request, (longer,)):
         lengthen(draft, reservation, span, end_at)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import follow_disk, rebook, want_of
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, fits_of, may_park_at, stretches_for, with_tail
@@ -183,7 +183,7 @@ def is_well(draft: Draft, reservation: Reservation) -> bool:
     """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
     if not keeps_promise(draft, reservation)(reservation.spans):
         return False
-    if check_gpus_at_once(draft, reservation.request, reservation.spans):
+    if check_booked_limits(draft, reservation.request, reservation.spans):
         return False
     if reservation.disk is None or reservation.disk not in draft.disks:
         return True

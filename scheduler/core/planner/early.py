@@ -16,7 +16,7 @@ from typing import assert_never
 from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortest_first_until, wide_response_ratio
 from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
 from scheduler.core.planner.booking import Reach, follow_disk, is_scratch, movable, rebook, want_of
 from scheduler.core.planner.displacing import WIDE, Displacer, is_well
@@ -338,7 +338,7 @@ def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:
         return (
             spans[0].start_at == draft.now
             and keeps(spans)
-            and not check_gpus_at_once(draft, reservation.request, spans)
+            and not check_booked_limits(draft, reservation.request, spans)
         )
 
     is_started = rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=draft.now, accept=starts_now)

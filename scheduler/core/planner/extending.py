@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from scheduler.core.calendar.pure import MOST_DISPLACED
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import AlreadyOver
-from scheduler.core.planner.booking import follow_disk, most_gpus_at_once, movable, rebook
+from scheduler.core.planner.booking import follow_disk, movable, over_as_it_is, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.promising import keeps_promise
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -42,7 +42,7 @@ def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, .
         if run_s > 0 and not rebook(draft, current, run_s=run_s, accept=keeps_start):
             return (_blocked(draft, reservation, by_s),)
         current = draft.reservations[reservation.id]
-        over = check_gpus_at_once(draft, request, current.spans)
+        over = check_booked_limits(draft, request, current.spans)
         if over:
             return over
         end_by_at = max(reservation.promise.end_by_at, current.spans[-1].end_at)
@@ -103,14 +103,14 @@ def _make_room(draft: Draft, reservation: Reservation, span: BookedSpan, end_at:
         for other in [draft.reservations[owner] for owner in owners]:
             gone = movable(draft, other)
             hours_s = sum(draft.hours_s(s, other.request.gpus) for s in gone)
-            taken.append((other, hours_s, most_gpus_at_once(draft, other)))
+            taken.append((other, hours_s, over_as_it_is(draft, other)))
             draft.put(replace(other, spans=tuple(s for s in other.spans if s not in gone)))
         if not draft.board.is_free(span.host, span.partition, span.end_at, end_at):
             return False
         lengthen(draft, reservation, span, end_at)
-        for other, hours_s, most_gpus in sorted(taken, key=lambda item: _urgency(item[0])):
+        for other, hours_s, may_be_over in sorted(taken, key=lambda item: _urgency(item[0])):
             bare = draft.reservations[other.id]
-            if not rebook(draft, bare, run_s=hours_s, most_gpus=most_gpus, accept=keeps_promise(draft, other)):
+            if not rebook(draft, bare, run_s=hours_s, may_be_over=may_be_over, accept=keeps_promise(draft, other)):
                 return False
         attempt.keep()
     return True

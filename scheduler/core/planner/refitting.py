@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.booking import most_gpus_at_once, movable, rebook
+from scheduler.core.planner.booking import movable, over_as_it_is, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen
 from scheduler.core.planner.promising import keeps_promise
@@ -142,7 +142,7 @@ def _move_those_hit(draft: Draft, booked: Booked) -> tuple[Hit, ...] | None:
         and r.id not in cuts.homeless
         and (r.id in cuts.cut_s_by_id or not all(_lies_well(draft, r, span) for span in movable(draft, r)))
     ]
-    most_by_id = {r.id: most_gpus_at_once(draft, r) for r in moving}
+    most_by_id = {r.id: over_as_it_is(draft, r) for r in moving}
     for reservation in moving:
         _take_out(draft, reservation, movable(draft, reservation))
     last: dict[ReservationId, int] = {}
@@ -150,7 +150,7 @@ def _move_those_hit(draft: Draft, booked: Booked) -> tuple[Hit, ...] | None:
         reservation = draft.reservations[key]
         run_s = booked.hours_by_id[key] + cuts.cut_s_by_id.get(key, 0)
         if run_s > 0 and not rebook(
-            draft, reservation, run_s=run_s, most_gpus=most_by_id[key], accept=keeps_promise(draft, reservation)
+            draft, reservation, run_s=run_s, may_be_over=most_by_id[key], accept=keeps_promise(draft, reservation)
         ):
             last[key] = run_s
     return _place_last(draft, cuts, last)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
-from scheduler.core.planner.booking import Reach, most_gpus_at_once, movable, rebook
+from scheduler.core.planner.admission import check_booked_limits
+from scheduler.core.planner.booking import Reach, movable, over_as_it_is, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, Request, ReservationId, by_number
@@ -45,7 +45,7 @@ def compress(draft: Draft) -> None:
         ) -> bool:
             before, after = (old[0].start_at, old[-1].end_at), (spans[0].start_at, spans[-1].end_at)
             is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
-            return is_better and not check_gpus_at_once(draft, request, spans)
+            return is_better and not check_booked_limits(draft, request, spans)
 
         rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=old[0].start_at, accept=is_earlier)
 
@@ -126,7 +126,7 @@ def replan(
     with draft.attempt() as attempt:
         run_s_by_id = hours_ahead(draft, stuck=stuck) if hours_by_id is None else hours_by_id
         live = [draft.reservations[key] for key in run_s_by_id]
-        most_by_id = {r.id: most_gpus_at_once(draft, r) for r in live}
+        most_by_id = {r.id: over_as_it_is(draft, r) for r in live}
         for reservation in live:
             gone = movable(draft, reservation)
             draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in gone)))
@@ -145,7 +145,7 @@ def replan(
                 reservation,
                 run_s=run_s,
                 reach=Reach.ALL if is_on_silent else Reach.ANSWERING_FIRST,
-                most_gpus=most_by_id[before.id],
+                may_be_over=most_by_id[before.id],
                 accept=keeps_promise(draft, reservation),
             ):
                 if on_broken is None:

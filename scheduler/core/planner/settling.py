@@ -10,7 +10,7 @@ from operator import attrgetter
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
 from scheduler.core.plan import BookedSpan, Outcome, Reservation
-from scheduler.core.planner.admission import check_gpus_at_once
+from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, Cause, cause_of_delay, host_is_silent, override_told
 from scheduler.core.planner.draft import Draft
@@ -238,7 +238,7 @@ def _make_good(draft: Draft, reservation: Reservation, span: BookedSpan, tail_s:
     if tail_s == 0:
         end_at = min(span.end_at + missing_s, room_until_at(draft, reservation, span))
         longer = replace(span, end_at=end_at)
-        if end_at > span.end_at and not check_gpus_at_once(draft, reservation.request, (longer,)):
+        if end_at > span.end_at and not check_booked_limits(draft, reservation.request, (longer,)):
             lengthen(draft, reservation, span, end_at)
             missing_s -= end_at - span.end_at
     reservation = draft.reservations[reservation.id]
