@@ -34,6 +34,10 @@ def read_calendar(text: str, *, source: str) -> CalendarDays | tuple[Problem, ..
     if len(text.encode(errors="replace")) > MOST_BYTES or len(begins) > MOST_EVENTS:
         what = f"the calendar has more than {MOST_BYTES // 1024} KiB or {MOST_EVENTS} events"
         return (Problem(place=start, what=what, instead="keep only the days on which the house is closed"),)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        what = "the calendar holds a NUL character"
+        return (Problem(place=Place(file=source, line=line, column=1), what=what, instead="take it out"),)
     try:
         events = _events(text)
     except Exception as error:  # The library raises many kinds of errors on malformed files.

@@ -99,3 +99,11 @@ def test_lines_in_any_order_are_survived(lines: list[str]) -> None:
 @given(st.text(max_size=60), st.sampled_from(("DTSTART", "DTEND", "RRULE", "DURATION", "STATUS", "SUMMARY")))
 def test_any_value_is_survived(value: str, key: str) -> None:
     assert read_calendar(calendar(f"DTSTART;VALUE=DATE:20251224|{key}:{value}"), source="c.ics") is not None
+
+
+def test_a_nul_character_is_refused_with_its_line() -> None:
+    text = calendar("DTSTART;VALUE=DATE:20251224|SUMMARY:a\0b")
+    found = read_calendar(text, source="c.ics")
+    assert isinstance(found, tuple)
+    line = text[: text.index("\0")].count("\n") + 1
+    assert str(found[0]) == f"c.ics:{line}:1: the calendar holds a NUL character; take it out"
