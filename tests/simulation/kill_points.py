@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NoReturn
@@ -116,7 +117,7 @@ class Reaper:
 
     def _copy(self, point: Point, variant: int) -> bool:
         read_fd, write_fd = os.pipe()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._alone_at_the_store(point):
             # Of other threads: none works on what is copied here; a test runner's own may be there.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
@@ -131,6 +132,11 @@ class Reaper:
         if status:
             self.problems[point, variant] += f"the copy of the process died: {status}"
         return False
+
+    def _alone_at_the_store(self, point: Point) -> AbstractContextManager[object]:
+        """Let nobody be at the store while the process is copied: a lease is renewed by a thread that is not copied."""
+        is_ours = point.what in COMMITS and point.moment is Moment.BEFORE
+        return nullcontext() if self.home is None or is_ours else self.home.store._database._lock
 
     def tell_and_judge(self, judge: Callable[["Night"], None]) -> None:
         """Tell the story; every copy is judged and ends here."""
