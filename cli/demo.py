@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
 
 from cli.output import EXIT_NO, EXIT_USAGE, complain, console, missing_server_parts
+from cli.written import check_writable, write
 
 if TYPE_CHECKING:
     from cli.demonstration.report import Ended
@@ -61,7 +62,7 @@ def demo(
     """
     for path in (json_file, picture):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     try:
         from cli.demonstration.demand import two_days
         from cli.demonstration.report import preface, show
@@ -93,7 +94,7 @@ def demo(
         raise typer.Exit(EXIT_INTERRUPTED)
     show(ended, out, hours)
     if json_file is not None:
-        _write(json_file, json.dumps(ended.numbers.as_json(seconds=ended.seconds), indent=1) + "\n")
+        write(json_file, json.dumps(ended.numbers.as_json(seconds=ended.seconds), indent=1) + "\n")
     if picture is not None:
         _draw(picture, ended, hours)
     if wrong:
@@ -166,24 +167,4 @@ def _draw(path: Path, ended: "Ended", hours: "Hours") -> None:
     show(ended, paper, hours)
     # The drawing would fetch its font from elsewhere whenever somebody looks at it.
     drawn = _FETCHED_FONT.sub("", paper.export_svg(title="nightshift demo"))
-    _write(path, drawn.replace("Fira Code", "DejaVu Sans Mono"))
-
-
-def _check_writable(path: Path) -> None:
-    """See before minutes have gone by whether a file can be written; writes nothing."""
-    if path.is_dir():
-        _not_written(path, "it is a directory")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        _not_written(path, "it is not allowed, or its directory is not there")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        _not_written(path, error.strerror or str(error))
-
-
-def _not_written(path: Path, problem: str) -> NoReturn:
-    complain(f"cannot write {path}: {problem}; give a path in a directory that exists and is yours")
-    raise typer.Exit(EXIT_USAGE)
+    write(path, drawn.replace("Fira Code", "DejaVu Sans Mono"))

@@ -1,19 +1,18 @@
 """Tries a new policy beside an old one: reads both, finds demand and hosts, simulates, and shows what came of it."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cli.connecting import Connection, tables
-from cli.output import EXIT_NO, EXIT_USAGE, complain
+from cli.output import EXIT_NO, complain
 from cli.policy import finish_with, read_date, read_policy_text
 from cli.policy_calendar import first_instant
 from cli.policy_demand import AllWanted, day_of, history, of_history, of_trace
@@ -23,6 +22,7 @@ from cli.recorded import Asks, read_trace
 from cli.side_by_side import Case, side_by_side
 from cli.simulated_fleet import Fleet, fleet_of_server, named_fleet
 from cli.times import instant, read_duration_s
+from cli.written import check_writable, write
 from policies.checks import check_policy, errors_of
 from policies.files import PolicyText
 from policies.format import LoadedPolicy
@@ -72,7 +72,7 @@ class _Basis(NamedTuple):
 def try_policy(trial: Trial, connection: Connection | None) -> None:
     """Do all of it. `connection`: None if nothing is needed of a server."""
     if trial.picture is not None:
-        _check_writable(trial.picture)
+        check_writable(trial.picture, suffix=".svg")
     as_json = trial.as_json
     new = _loaded(read_policy_text(trial.new, as_json=as_json), as_json=as_json)
     old_text = policy_on_server(_of(connection)) if trial.old is None else read_policy_text(trial.old, as_json=as_json)
@@ -90,7 +90,7 @@ def try_policy(trial: Trial, connection: Connection | None) -> None:
     else:
         show(found, tables())
     if trial.picture is not None:
-        _write(trial.picture, as_svg(found))
+        write(trial.picture, as_svg(found))
 
 
 def _of(connection: Connection | None) -> Connection:
@@ -201,25 +201,3 @@ def _run(cases: Sequence[Case]) -> list[Figures]:
             for name, case in zip(("old", "new"), cases, strict=True)
         ]
         return side_by_side(cases, lambda number, made: progress.update(bars[number], completed=made))
-
-
-def _check_writable(path: Path) -> None:
-    """See before minutes have gone by whether a file can be written; writes nothing."""
-    if path.suffix.lower() != ".svg":
-        _not_written(path, "a picture is named FILE.svg")
-    if path.is_dir():
-        _not_written(path, "it is a directory")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        _not_written(path, "it is not allowed, or its directory is not there")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        _not_written(path, error.strerror or str(error))
-
-
-def _not_written(path: Path, problem: str) -> NoReturn:
-    complain(f"cannot write {path}: {problem}; give a path in a directory that exists and is yours")
-    raise typer.Exit(EXIT_USAGE)

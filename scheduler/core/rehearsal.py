@@ -450,12 +450,11 @@ class Rehearsal:
         """Ask a guest to shut down."""
         assert self._plan.rules is not None
         guest.off_at = self.now + min(self._pace.stop_s, self._plan.rules.grace_s)
-        if guest.off_at == self.now:
-            self._put(guest, replace(guest.vm, stop_asked_at=self.now))
-            self._off(guest, self.now, VmEnd.STOPPED)
-            return
         self._put(guest, replace(guest.vm, stop_asked_at=self.now))
-        heappush(self._due, (guest.off_at, _What.OFF, guest.vm.reservation, guest.vm.generation))
+        if guest.off_at == self.now:
+            self._off(guest, self.now, VmEnd.STOPPED)
+        else:
+            heappush(self._due, (guest.off_at, _What.OFF, guest.vm.reservation, guest.vm.generation))
 
     def _off(self, guest: _Guest, at: Instant, how: VmEnd) -> None:
         guest.off_at = at

@@ -112,7 +112,7 @@ def policy_diff(
 
     `likely_wait_s`, `used_gpu_s` and `ended_uses` are those that the step would be given.
     """
-    # Without a kept board: what is tried here is never the plan's.
+    # Without a memory: what is tried here is never the plan's.
     dry_run = partial(
         step,
         facts=facts,
