@@ -160,7 +160,7 @@ static void tighten(const Calendar *c, Chunk *chunk) {
 
 /* ---- making one */
 
-i32 calendar_version(void) { return 2; }
+i32 calendar_version(void) { return 3; }
 
 void calendar_free(Calendar *c) {
     if (!c) return;
@@ -379,6 +379,18 @@ i64 calendar_free_until(const Calendar *c, i32 host, i32 set, i64 from) {
     const Gaps *gaps = &c->hosts[host].gaps[set];
     i32 at = ends_after(gaps->at, gaps->n, from);
     return at < gaps->n && gaps->at[at].start <= from ? gaps->at[at].end : from;
+}
+
+/* The whole gaps of a set that have time in common with a span; of more than `most`, the first. */
+i32 calendar_gaps(const Calendar *c, i32 host, i32 set, i64 start, i64 end, i64 *starts, i64 *ends, i32 most) {
+    const Gaps *gaps = &c->hosts[host].gaps[set];
+    i32 count = 0;
+    for (i32 at = ends_after(gaps->at, gaps->n, later(start, c->now)); at < gaps->n && gaps->at[at].start < end; at++) {
+        if (count == most) break;
+        starts[count] = gaps->at[at].start;
+        ends[count++] = gaps->at[at].end;
+    }
+    return count;
 }
 
 static void take(Calendar *c, i32 key, const Place *place) {

@@ -16,7 +16,7 @@ from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 
 LIBRARY = "_calendar.so"
-VERSION = 2
+VERSION = 3
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
 _BUSY, _TAKEN, _NO_PLACE = -1, -2, -4
 
@@ -61,6 +61,10 @@ def _library() -> ctypes.CDLL | None:
         "calendar_advance": (c_int32, [c_void_p, c_int64]),
         "calendar_is_free": (c_int32, [c_void_p, c_int32, c_int32, c_int64, c_int64]),
         "calendar_free_until": (c_int64, [c_void_p, c_int32, c_int32, c_int64]),
+        "calendar_gaps": (
+            c_int32,
+            [c_void_p, c_int32, c_int32, c_int64, c_int64, POINTER(c_int64), POINTER(c_int64), c_int32],
+        ),
         "calendar_book": (c_int32, [c_void_p, c_int32, place, fit, c_int64]),
         "calendar_free_key": (c_int32, [c_void_p, c_int32]),
         "calendar_booking": (c_int32, [c_void_p, c_int32, place, fit, POINTER(c_int64)]),
@@ -108,6 +112,7 @@ class CompiledCalendar:
         self._place_ref, self._out_ref = byref(self._place), byref(self._out)
         self._fit_ref, self._due_ref = byref(self._fit), byref(self._due)
         self._moved = (c_int32 * 256)()
+        self._gap_starts, self._gap_ends = (c_int64 * 8)(), (c_int64 * 8)()
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -200,6 +205,16 @@ class CompiledCalendar:
 
     def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
         return int(self._c.calendar_free_until(self._handle, host, place, from_at))
+
+    def gaps(self, host: int, place: int, start_at: Instant, end_at: Instant) -> list[tuple[Instant, Instant]]:
+        most = len(self._gap_starts)
+        count = self._c.calendar_gaps(
+            self._handle, host, place, start_at, end_at, self._gap_starts, self._gap_ends, most
+        )
+        if count == most:
+            self._gap_starts, self._gap_ends = (c_int64 * (4 * most))(), (c_int64 * (4 * most))()
+            return self.gaps(host, place, start_at, end_at)
+        return list(zip(self._gap_starts[:count], self._gap_ends[:count], strict=True))
 
     def conflicts(self, host: int, place: int, start_at: Instant, end_at: Instant) -> list[int]:
         most = len(self)

@@ -440,6 +440,17 @@ class PureCalendar:
             return mine.gap_ends[place][at]
         return from_at
 
+    def gaps(self, host: int, place: int, start_at: Instant, end_at: Instant) -> list[tuple[Instant, Instant]]:
+        """Return the whole gaps of a set that have any time in common with `[start_at, end_at)`, in order."""
+        mine = self._hosts[host]
+        starts, ends = mine.gap_starts[place], mine.gap_ends[place]
+        at = bisect_right(ends, max(start_at, self.now))
+        found = []
+        while at < len(starts) and starts[at] < end_at:
+            found.append((starts[at], ends[at]))
+            at += 1
+        return found
+
     def conflicts(self, host: int, place: int, start_at: Instant, end_at: Instant) -> list[int]:
         """Return the bookings on any GPU of a set in `[start_at, end_at)`, by number."""
         mine = self._hosts[host]

@@ -285,6 +285,13 @@ class Board:
         number = self._numbers[host]
         return self.calendar.free_until(number, self._sets[self._profiles[number], partition], from_at)
 
+    def gaps(
+        self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant
+    ) -> list[tuple[Instant, Instant]]:
+        """Return the whole gaps of a partition that have any time in common with a span."""
+        number = self._numbers[host]
+        return self.calendar.gaps(number, self._sets[self._profiles[number], partition], start_at, end_at)
+
     def begins_at(self, host: HostId, partition: PartitionId) -> Instant:
         """Return from when on a partition may be booked."""
         number = self._numbers[host]

@@ -24,6 +24,7 @@ from scheduler.core.plan import (
     Rules,
 )
 from scheduler.core.planner.board import Board
+from scheduler.core.planner.freed import Left
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.memory import Memory
@@ -122,6 +123,7 @@ class Draft:
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
         self._window_writes = 0
         self.settled = self.memory.settled
+        self._freed_mark = 0
         self.board = self._make_board() if self.memory.board is None else self.memory.board
         self.board.set_silent_hosts(self.silent_hosts)
 
@@ -326,10 +328,26 @@ class Draft:
 
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
+        self.memory.freed.note_all()
         self._stretches, self.openings = {}, {}
         self.board.forget_stretches()
 
+    def note_freed(self) -> None:
+        """Take note of what was freed by what has changed since this was last done."""
+        for key, was in self.reservations.before(self._freed_mark).items():
+            self.memory.freed.note(was, self.reservations.get(key))
+        self._freed_mark = self.reservations.mark()
+
+    def freed_since(self, by: Hashable) -> list[Left] | None:
+        """Return what was freed since this was last asked, in this step or before; None: anything may have been.
+
+        `by`: what else matters.
+        """
+        self.note_freed()
+        return self.memory.freed.take((by, self.rules, self.horizon_at, self.silent_hosts, self.begins))
+
     def put_host(self, host: Host) -> None:
+        self.memory.freed.note_all()
         is_new = host.id not in self.hosts
         self._pools_gib.clear()
         self.hosts[host.id] = host
@@ -341,6 +359,7 @@ class Draft:
         """Windows changed: what was worked out from them is stale."""
         self._window_writes += 1
         self._window_book = None
+        self.memory.freed.note_all()
         self._windows_of.clear()
         self._stretches, self.openings = {}, {}
         self._late_stops.clear()
@@ -398,6 +417,12 @@ class Draft:
                 self._live[key] = was
         if not is_in_order:
             self._live = {key: r for key, r in self.reservations.items() if r.outcome is None}
+
+    def undo_freed(self, reservations: int, takes: int) -> None:
+        """The same for what was freed; what was asked for since was moved up into in vain."""
+        self._freed_mark = min(self._freed_mark, reservations)
+        if self.memory.freed.takes != takes:
+            self.memory.freed.note_all()
 
     def change(self) -> PlanChange:
         """Return everything that differs from the plan."""
@@ -506,9 +531,11 @@ class _Saved:
         self.rules = (draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at)
         self.events = len(draft.events)
         self.is_room_freed = draft.is_room_freed
+        self.takes = draft.memory.freed.takes
 
     def restore(self, draft: Draft) -> None:
         draft.undo_rows(*self.marks)
+        draft.undo_freed(self.marks[0], self.takes)
         before = draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at
         if draft.windows != self.windows or before != self.rules:
             draft.windows = self.windows

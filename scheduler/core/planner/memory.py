@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from scheduler.core.facts import HostFacts
 from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
+from scheduler.core.planner.freed import Freed
 from scheduler.core.planner.rows import DiskRows
 from scheduler.core.planner.settled import Settled
 from scheduler.core.planner.starts import Starts
@@ -34,6 +35,7 @@ class Memory:
         self.settled = Settled()
         self.starts = Starts()
         self.tried = Tried()
+        self.freed = Freed()
         self.board: Board | None = None
         """Of the plan at hand; None: it has to be made."""
         self.may_be_compiled = may_be_compiled
@@ -59,6 +61,7 @@ class Memory:
         """Return one that remembers only who was tried in vain: a step with it decides the same as with this one."""
         other = Memory(may_be_compiled=self.may_be_compiled)
         other.tried = self.tried.copy()
+        other.freed = self.freed.copy()
         return other
 
     def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
@@ -67,6 +70,7 @@ class Memory:
         if self._is_open:
             # The last step did not come to its end: whom it tried, it tried in vain.
             self.tried = Tried()
+            self.freed.note_all()
         self._is_open = True
         if now < self._now:
             self._stretches_by = ()
@@ -94,6 +98,7 @@ class Memory:
         is_same_time = known.windows is plan.windows and known.rules is plan.rules
         if not is_same_time or known.horizon_at != plan.horizon_at:
             board.forget_stretches()
+            self.freed.note_all()
         board.advance(now)
         if known.reservations is plan.reservations:
             return True
@@ -105,6 +110,7 @@ class Memory:
         is_in_order = all(key in self._live or key not in after for key in changed)
         for key in changed:
             self._sort_in(key, after.get(key))
+            self.freed.note(before.get(key), after.get(key))
             if key in before:
                 for span in before[key].spans:
                     board.unbook(span)

@@ -3,13 +3,15 @@
 A booking never moves past its promise, and what waits for something lost does not hold up the others.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import Reach, movable, over_as_it_is, rebook
+from scheduler.core.planner.booking import Reach, is_disk_bound, movable, over_as_it_is, rebook
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.freed import Left
+from scheduler.core.planner.limits import book_of, limits_changed_at
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, Request, ReservationId, by_number
 from scheduler.core.spans import Instant
@@ -33,8 +35,11 @@ def compress(draft: Draft) -> None:
     can start: the near future is kept free for whoever may start now.
     """
     now = draft.now
+    draft.ready_board()
+    left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
+    of_use = None if left is None else _UseOfRoom(draft, left)
     ahead = [r for r in draft.live() if r.spans and r.spans[-1].start_at > now]
-    waiting = [r for r in ahead if _may_move_up(draft, r)]
+    waiting = [r for r in ahead if _may_move_up(draft, r) and (of_use is None or of_use.to(r))]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -76,6 +81,58 @@ def _may_be_earlier(draft: Draft, reservation: Reservation) -> bool:
                 return True
         ends_at = span.end_at
     return False
+
+
+class _UseOfRoom:
+    """Of what use it is to others that somebody left."""
+
+    def __init__(self, draft: Draft, left: Sequence[Left]) -> None:
+        self._draft = draft
+        self._left = left
+        self._gaps: dict[int, list[tuple[HostId, Instant, Instant]]] = {}
+        self._owners = {owner for owner, _ in left}
+
+    def to(self, reservation: Reservation) -> bool:
+        """Whether a started one, which had no better place before, may have one now."""
+        draft, request = self._draft, reservation.request
+        if not has_started(reservation) or not is_disk_bound(draft, reservation):
+            return True
+        if any(self._owners & one.members for one in book_of(draft).limited(request.owner) if one.is_bound_by_bookings):
+            return True
+        gaps = self._gaps_of(request.gpus)
+        if not gaps:
+            return False
+        ends_at = draft.now
+        for span in reservation.spans:
+            if span.generation is None and span.start_at > ends_at:
+                for host, start_at, end_at in gaps:
+                    from_at = max(start_at, ends_at)
+                    # If it is booked behind the gap, the two together are as long as it likes.
+                    is_behind = host == span.host and end_at == span.start_at
+                    needed_s = 1 if is_behind else self._shortest_s(host, request.gpus)
+                    if from_at < span.start_at and from_at + needed_s <= end_at:
+                        return True
+            ends_at = max(ends_at, span.end_at)
+        return False
+
+    def _shortest_s(self, host: HostId, gpus: int) -> int:
+        assert self._draft.rules is not None
+        return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
+
+    def _gaps_of(self, gpus: int) -> list[tuple[HostId, Instant, Instant]]:
+        """Return the gaps of all sets of a size that somebody has left."""
+        if gpus not in self._gaps:
+            draft = self._draft
+            found = {
+                (part.host, start_at, end_at)
+                for _, part in self._left
+                if part.end_at > draft.now
+                for partition in draft.hosts[part.host].profile.partitions_of_size(gpus)
+                if partition.mask & draft.partition_of(part).mask
+                for start_at, end_at in draft.board.gaps(part.host, partition.id, part.start_at, part.end_at)
+            }
+            self._gaps[gpus] = sorted(found)
+        return self._gaps[gpus]
 
 
 def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:

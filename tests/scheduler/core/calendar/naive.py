@@ -30,6 +30,18 @@ class NaiveCalendar:
             for place in self.places.values()
         )
 
+    def gaps(self, host: int, chosen: int, start_at: Instant, end_at: Instant) -> list[tuple[Instant, Instant]]:
+        """Return the free stretches of a set that reach into a span, those that have begun from now on."""
+        mask = self.kinds[host].masks[chosen]
+        busy = [p for p in self.places.values() if p.host == host and self.kinds[host].masks[p.set] & mask]
+        free_from, found = self.now, []
+        for place in sorted(place for place in busy if place.end_at > self.now):
+            if place.start_at > free_from:
+                found.append((free_from, place.start_at))
+            free_from = max(free_from, place.end_at)
+        found.append((free_from, FOREVER))
+        return [(start, end) for start, end in found if start < end_at and end > max(start_at, self.now)]
+
     def _instants(self, fit: Fit) -> set[Instant]:
         found = {place.end_at for place in self.places.values()} | set(self.begin.values())
         if fit.shape >= 0:

@@ -142,6 +142,8 @@ class History:
                 start = self.slow.now + self.random.randint(0, 80)
                 end = start + self.random.randint(1, 40)
                 assert self.fast.is_free(host, chosen, start, end) == self.slow.is_free(host, chosen, start, end)
+                now, gaps = self.slow.now, self.fast.gaps(host, chosen, start, end)
+                assert [(max(begin, now), to) for begin, to in gaps] == self.slow.gaps(host, chosen, start, end)
 
     def move(self) -> None:
         """Compact, relax and start early; whatever moved has to lie well, and by its due."""
