@@ -16,6 +16,8 @@
 #define MOST_FREE 64
 #define MOST_TRIES 4
 #define MOST_DISPLACED 64
+#define MOST_PIECES 128
+#define ONE_PIECE (-1)
 
 enum { BUSY = -1, TAKEN = -2, NO_MEMORY = -3, NO_PLACE = -4 };
 
@@ -24,13 +26,14 @@ typedef int32_t i32;
 typedef uint64_t u64;
 
 typedef struct { i64 start, end; i32 host, set; } Place;
-typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; } Fit;
-typedef struct { Place place; Fit fit; i64 due; i32 used; } Booking;
+typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by; } Fit;
+typedef struct { i64 start, end; } Stretch;
+/* Of `n` pieces; 0: of one, its place. */
+typedef struct { Place place; Fit fit; i64 due; i32 used, n; Stretch *pieces; } Booking;
 
 typedef struct { Place *gaps; i32 n; i64 longest, latest; } Chunk;
 typedef struct { Chunk *chunks; i32 n, room; } Index;
 
-typedef struct { i64 start, end; } Stretch;
 typedef struct { Stretch *at; i32 n, room; } Gaps;
 typedef struct { i64 start, end; i32 key; } Busy;
 typedef struct { Busy *at; i32 n, room; } Line;
@@ -160,7 +163,7 @@ static void tighten(const Calendar *c, Chunk *chunk) {
 
 /* ---- making one */
 
-i32 calendar_version(void) { return 3; }
+i32 calendar_version(void) { return 4; }
 
 void calendar_free(Calendar *c) {
     if (!c) return;
@@ -183,6 +186,7 @@ void calendar_free(Calendar *c) {
         for (i32 n = 0; n < c->by_size[s].n; n++) free(c->by_size[s].chunks[n].gaps);
         free(c->by_size[s].chunks);
     }
+    for (i32 b = 0; b < c->room; b++) free(c->bookings[b].pieces);
     free(c->kinds);
     free(c->hosts);
     free(c->shapes);
@@ -504,41 +508,118 @@ static void give(Calendar *c, i32 key, const Place *place) {
 
 static int is_booked(const Calendar *c, i32 key) { return key >= 0 && key < c->room && c->bookings[key].used; }
 
-i32 calendar_book(Calendar *c, i32 key, const Place *place, const Fit *fit, i64 due) {
-    if (c->is_broken) return NO_MEMORY;
-    if (key < 0) return NO_PLACE;
-    if (key < c->room && c->bookings[key].used) return TAKEN;
-    if (!calendar_is_free(c, place->host, place->set, place->start, place->end)) return BUSY;
+static Place piece_of(const Booking *booking, i32 number) {
+    const Place *place = &booking->place;
+    if (!booking->n) return *place;
+    return (Place){booking->pieces[number].start, booking->pieces[number].end, place->host, place->set};
+}
+
+static i32 piece_count(const Booking *booking) { return booking->n ? booking->n : 1; }
+
+/* Enter a booking whose GPUs are free then. Its pieces belong to the calendar from now on. */
+static i32 put_in(Calendar *c, i32 key, const Booking *booking) {
     i32 was = c->room;
     c->bookings = grown(c, c->bookings, &c->room, key + 1, sizeof(Booking));
     if (c->is_broken) return NO_MEMORY;
     if (c->room > was) memset(&c->bookings[was], 0, (size_t)(c->room - was) * sizeof(Booking));
-    c->bookings[key] = (Booking){*place, *fit, due, 1};
+    c->bookings[key] = *booking;
+    c->bookings[key].used = 1;
     c->count++;
-    take(c, key, place);
+    for (i32 n = 0; n < piece_count(booking); n++) {
+        Place piece = piece_of(booking, n);
+        take(c, key, &piece);
+    }
     return c->is_broken ? NO_MEMORY : 0;
+}
+
+/* Take a booking out and hand it over, with its pieces. */
+static i32 take_out(Calendar *c, i32 key, Booking *out) {
+    if (c->is_broken) return NO_MEMORY;
+    if (!is_booked(c, key)) return NO_PLACE;
+    *out = c->bookings[key];
+    c->bookings[key].used = c->bookings[key].n = 0;
+    c->bookings[key].pieces = NULL;
+    c->count--;
+    for (i32 n = 0; n < piece_count(out); n++) {
+        Place piece = piece_of(out, n);
+        give(c, key, &piece);
+    }
+    return c->is_broken ? NO_MEMORY : 0;
+}
+
+static i32 walk(const Calendar *c, i32 host, i32 set, i64 start, const Fit *fit, Stretch *pieces);
+
+/* Book a place; the pieces are those that its windows make of it. */
+static i32 book_at(Calendar *c, i32 key, const Place *place, const Fit *fit, i64 due) {
+    Booking booking = {*place, *fit, due, 1, 0, NULL};
+    if (fit->lead != ONE_PIECE) {
+        Stretch pieces[MOST_PIECES];
+        i32 n = walk(c, place->host, place->set, place->start, fit, pieces);
+        if (!n || pieces[n - 1].end != place->end) return BUSY;
+        if (n > 1) {
+            booking.pieces = malloc((size_t)n * sizeof(Stretch));
+            if (!booking.pieces) { c->is_broken = 1; return NO_MEMORY; }
+            memcpy(booking.pieces, pieces, (size_t)n * sizeof(Stretch));
+            booking.n = n;
+        }
+    }
+    return put_in(c, key, &booking);
+}
+
+i32 calendar_book(Calendar *c, i32 key, const Place *place, const Fit *fit, i64 due) {
+    if (c->is_broken) return NO_MEMORY;
+    if (key < 0) return NO_PLACE;
+    if (is_booked(c, key)) return TAKEN;
+    if (fit->lead == ONE_PIECE && !calendar_is_free(c, place->host, place->set, place->start, place->end)) return BUSY;
+    return book_at(c, key, place, fit, due);
+}
+
+/* Book pieces as they are, whatever windows there are. */
+i32 calendar_book_pieces(
+    Calendar *c, i32 key, i32 host, i32 set, const i64 *starts, const i64 *ends, i32 n, const Fit *fit, i64 due
+) {
+    if (c->is_broken) return NO_MEMORY;
+    if (key < 0 || n < 1) return NO_PLACE;
+    if (is_booked(c, key)) return TAKEN;
+    for (i32 i = 0; i < n; i++) if (!calendar_is_free(c, host, set, starts[i], ends[i])) return BUSY;
+    Booking booking = {{starts[0], ends[n - 1], host, set}, *fit, due, 1, 0, NULL};
+    if (n > 1) {
+        booking.pieces = malloc((size_t)n * sizeof(Stretch));
+        if (!booking.pieces) { c->is_broken = 1; return NO_MEMORY; }
+        for (i32 i = 0; i < n; i++) booking.pieces[i] = (Stretch){starts[i], ends[i]};
+        booking.n = n;
+    }
+    return put_in(c, key, &booking);
 }
 
 i32 calendar_free_key(Calendar *c, i32 key) {
-    if (c->is_broken) return NO_MEMORY;
-    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
-    c->bookings[key].used = 0;
-    c->count--;
-    Place place = c->bookings[key].place;
-    give(c, key, &place);
-    return c->is_broken ? NO_MEMORY : 0;
+    Booking out;
+    i32 outcome = take_out(c, key, &out);
+    if (outcome != NO_PLACE && !c->is_broken) free(out.pieces);
+    return outcome;
 }
 
 i32 calendar_booking(const Calendar *c, i32 key, Place *place, Fit *fit, i64 *due) {
-    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    if (!is_booked(c, key)) return NO_PLACE;
     *place = c->bookings[key].place;
     *fit = c->bookings[key].fit;
     *due = c->bookings[key].due;
-    return 0;
+    return c->bookings[key].n;
+}
+
+i32 calendar_pieces(const Calendar *c, i32 key, i64 *starts, i64 *ends) {
+    if (!is_booked(c, key)) return NO_PLACE;
+    const Booking *booking = &c->bookings[key];
+    for (i32 n = 0; n < piece_count(booking); n++) {
+        Place piece = piece_of(booking, n);
+        starts[n] = piece.start;
+        ends[n] = piece.end;
+    }
+    return piece_count(booking);
 }
 
 i32 calendar_set_due(Calendar *c, i32 key, i64 due) {
-    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    if (!is_booked(c, key)) return NO_PLACE;
     c->bookings[key].due = due;
     return 0;
 }
@@ -547,7 +628,7 @@ i32 calendar_count(const Calendar *c) { return c->count; }
 
 i32 calendar_end_at(Calendar *c, i32 key, i64 end) {
     if (c->is_broken) return NO_MEMORY;
-    if (key < 0 || key >= c->room || !c->bookings[key].used) return NO_PLACE;
+    if (!is_booked(c, key) || c->bookings[key].n) return NO_PLACE;
     Place place = c->bookings[key].place;
     if (end > place.end && !calendar_is_free(c, place.host, place.set, place.end, end)) return BUSY;
     give(c, key, &place);
@@ -589,8 +670,52 @@ static i32 first_ending_after(const i64 *ends, i32 n, i64 instant) {
     return low;
 }
 
+static int is_free_of(const Calendar *c, i32 host, i32 set, i64 start, i64 end) {
+    return set < 0 || calendar_is_free(c, host, set, start, end);
+}
+
+/* The pieces of a booking that starts at an instant, each to its stretch's end but the last; return how many.
+
+   0: it cannot start there, for a window, its end, or somebody in the way. With `set` < 0 nobody is in the way. */
+static i32 walk(const Calendar *c, i32 host, i32 set, i64 start, const Fit *fit, Stretch *pieces) {
+    const Stretches *s = fit->shape < 0 ? NULL : stretches_of(c, fit->shape, host);
+    if (!s) return 0;
+    i64 run = fit->whole - fit->lead, begin = start;
+    i32 count = 0;
+    for (i32 n = first_ending_after(s->ends, s->n, start); n < s->n && count < MOST_PIECES; n++) {
+        if (!count && s->starts[n] > start) return 0;
+        begin = count ? s->starts[n] : start;
+        i64 end = begin + later(fit->lead + run, fit->shortest);
+        int is_last = end <= s->ends[n];
+        if (!is_last && count && begin + fit->shortest > s->ends[n]) continue;
+        if (!is_last && (!s->parks[n] || begin + fit->shortest > s->ends[n])) return 0;
+        if (!is_last) end = s->ends[n];
+        if (end > fit->end_by || !is_free_of(c, host, set, begin, end)) return 0;
+        pieces[count++] = (Stretch){begin, end};
+        if (is_last) return count;
+        run -= end - begin - fit->lead;
+    }
+    return 0;
+}
+
+/* How much of a booking's time the stretches from one on can take, up to the first that is not free all through. */
+static i64 room_from(const Calendar *c, i32 host, i32 set, const Stretches *s, i32 n, const Fit *fit) {
+    i64 room = 0, full = 0;
+    for (i32 count = 1; n < s->n && count < MOST_PIECES; n++) {
+        i64 begin = s->starts[n];
+        if (begin + fit->shortest > s->ends[n]) continue;
+        i64 until = sooner(sooner(calendar_free_until(c, host, set, begin), fit->end_by), s->ends[n]);
+        if (until - begin >= fit->shortest) room = full + until - begin - fit->lead;
+        if (until < s->ends[n] || !s->parks[n]) break;
+        full += until - begin - fit->lead;
+        count++;
+    }
+    return room;
+}
+
 static int fit_in(
-    const Calendar *c, i32 host, i64 begin_at, i64 start, i64 gap_end, const Fit *fit, i64 before_at, i64 *at, i64 *until
+    const Calendar *c, i32 host, i32 set, i64 begin_at, i64 start, i64 gap_end, const Fit *fit, i64 before_at, i64 *at,
+    i64 *until
 ) {
     start = later(start, begin_at);
     if (fit->shape < 0) {
@@ -602,12 +727,18 @@ static int fit_in(
     if (!s) return 0;
     for (i32 n = first_ending_after(s->ends, s->n, start); n < s->n && s->starts[n] < gap_end; n++) {
         i64 begin = later(start, s->starts[n]);
-        if (begin > before_at) return 0;
         *at = begin;
         *until = begin + fit->whole;
+        if (begin > before_at || *until > fit->end_by) return 0;
         if (*until <= sooner(gap_end, s->ends[n])) return 1;
         *until = s->ends[n];
-        if (s->parks[n] && s->ends[n] <= gap_end && begin + fit->shortest <= s->ends[n]) return 1;
+        if (!s->parks[n] || s->ends[n] > gap_end || begin + fit->shortest > s->ends[n]) continue;
+        if (fit->lead == ONE_PIECE) return 1;
+        Stretch pieces[MOST_PIECES];
+        i32 count = walk(c, host, set, begin, fit, pieces);
+        if (!count) continue;
+        *until = pieces[count - 1].end;
+        return 1;
     }
     return 0;
 }
@@ -632,7 +763,8 @@ i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Plac
             fitted = 1;
             const Host *host = &c->hosts[gap->host];
             if (!may_use(host, fit)) continue;
-            if (!fit_in(c, gap->host, host->begin[gap->set], start, gap->end, fit, best_at, &at, &until)) continue;
+            i64 begin_at = host->begin[gap->set];
+            if (!fit_in(c, gap->host, gap->set, begin_at, start, gap->end, fit, best_at, &at, &until)) continue;
             if (at < best_at) {
                 *best = (Place){at, until, gap->host, gap->set};
                 best_at = at;
@@ -651,23 +783,43 @@ i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Plac
     return has_best ? 0 : NO_PLACE;
 }
 
-static i64 fit_late(const Calendar *c, i32 host, i64 low, i64 start, const Fit *fit) {
+/* The latest start in `[low, start]` in a gap of a set. */
+static i64 fit_late(const Calendar *c, i32 host, i32 set, i64 low, i64 start, i64 gap_end, const Fit *fit) {
     if (start < low) return -1;
     if (fit->shape < 0) return start;
     const Stretches *s = stretches_of(c, fit->shape, host);
     if (!s) return -1;
     for (i32 n = first_ending_after(s->starts, s->n, start) - 1; n >= 0 && s->ends[n] > low; n--) {
         i64 late = sooner(start, s->ends[n] - fit->whole);
+        if (fit->lead != ONE_PIECE) {
+            i64 most = sooner(start, s->ends[n] - fit->shortest);
+            late = sooner(late, sooner(gap_end, fit->end_by) - fit->whole);
+            if (late < most && s->parks[n] && s->ends[n] <= gap_end) {
+                i64 rest = fit->whole - room_from(c, host, set, s, n + 1, fit);
+                if (rest < fit->whole) late = later(late, sooner(most, s->ends[n] - rest));
+            }
+        }
         if (late >= later(low, s->starts[n])) return late;
     }
     return -1;
+}
+
+/* Work out the end of a place that was found. */
+static i32 end_of(const Calendar *c, const Fit *fit, Place *place) {
+    if (fit->lead == ONE_PIECE) return 0;
+    Stretch pieces[MOST_PIECES];
+    i32 n = walk(c, place->host, place->set, place->start, fit, pieces);
+    if (!n) return NO_PLACE;
+    place->end = pieces[n - 1].end;
+    return 0;
 }
 
 i32 calendar_latest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place *best) {
     from = later(from, c->now);
     if (fit->size < 0 || fit->size > MOST_GPUS || latest_at < from) return NO_PLACE;
     Index *index = &c->by_size[fit->size];
-    i64 whole = fit->whole, best_at = from - 1, now = c->now;
+    int is_one = fit->lead == ONE_PIECE;
+    i64 whole = is_one ? fit->whole : fit->shortest, best_at = from - 1, now = c->now;
     int has_best = 0;
     Place probe = {latest_at, 0, INT32_MAX, INT32_MAX};
     for (i32 number = chunks_up_to(index, &probe) - 1; number >= 0; number--) {
@@ -682,16 +834,16 @@ i32 calendar_latest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place 
             if (start < low || start <= best_at) continue;
             const Host *host = &c->hosts[gap->host];
             if (!may_use(host, fit)) continue;
-            i64 found = fit_late(c, gap->host, later(low, host->begin[gap->set]), start, fit);
+            i64 found = fit_late(c, gap->host, gap->set, later(low, host->begin[gap->set]), start, gap->end, fit);
             if (found <= best_at) continue;
-            *best = (Place){found, found + whole, gap->host, gap->set};
+            *best = (Place){found, found + fit->whole, gap->host, gap->set};
             best_at = found;
             has_best = 1;
-            if (found == latest_at) return 0;
+            if (found == latest_at) return end_of(c, fit, best);
         }
         if (!fitted) tighten(c, chunk);
     }
-    return has_best ? 0 : NO_PLACE;
+    return has_best ? end_of(c, fit, best) : NO_PLACE;
 }
 
 static int smaller_first(const void *a, const void *b) {
@@ -699,36 +851,48 @@ static int smaller_first(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The bookings on any GPU of a set in a span, by number; up to `most` of them, then `most + 1` is returned. */
-i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *keys, i32 most) {
-    const Host *host = &c->hosts[number];
-    const Kind *kind = &c->kinds[host->kind];
+/* Begin to collect bookings, each once. */
+static i32 begin_collecting(Calendar *c) {
     if (c->stamp_room < c->room) {
         i32 was = c->stamp_room;
         c->stamp = grown(c, c->stamp, &c->stamp_room, c->room, sizeof(i32));
         if (c->is_broken) return NO_MEMORY;
         memset(&c->stamp[was], 0, (size_t)(c->stamp_room - was) * sizeof(i32));
     }
-    i32 stamp = ++c->stamp_now, count = 0;
+    c->stamp_now++;
+    return 0;
+}
+
+/* Collect the bookings on any GPU of a set in a span, up to `most` in all, then `most + 1` is returned. */
+static i32 collect(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *keys, i32 count, i32 most) {
+    const Host *host = &c->hosts[number];
+    const Kind *kind = &c->kinds[host->kind];
     for (i32 g = 0; g < kind->gpus; g++) {
         if (!(kind->masks[set] >> g & 1)) continue;
         const Line *line = &host->lines[g];
         for (i32 at = busy_after(line, start); at < line->n && line->at[at].start < end; at++) {
             i32 key = line->at[at].key;
-            if (c->stamp[key] == stamp) continue;
-            c->stamp[key] = stamp;
+            if (c->stamp[key] == c->stamp_now) continue;
+            c->stamp[key] = c->stamp_now;
             if (count == most) return most + 1;
             keys[count++] = key;
         }
     }
-    qsort(keys, (size_t)count, sizeof(i32), smaller_first);
+    return count;
+}
+
+/* The bookings on any GPU of a set in a span, by number; up to `most` of them, then `most + 1` is returned. */
+i32 calendar_conflicts(Calendar *c, i32 host, i32 set, i64 start, i64 end, i32 *keys, i32 most) {
+    if (begin_collecting(c)) return NO_MEMORY;
+    i32 count = collect(c, host, set, start, end, keys, 0, most);
+    if (count <= most) qsort(keys, (size_t)count, sizeof(i32), smaller_first);
     return count;
 }
 
 /* Book requests at their earliest places, one after the other; return how many found one. Their keys count up. */
 i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes, i32 n, i64 from, i64 *starts) {
     for (i32 i = 0; i < n; i++) {
-        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1};
+        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1, ONE_PIECE, FOREVER};
         Place place;
         if (calendar_earliest(c, &fit, from, FOREVER, &place)) return i;
         if (calendar_book(c, key + i, &place, &fit, FIXED)) return NO_MEMORY;
@@ -739,17 +903,30 @@ i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes,
 
 /* ---- the plan that keeps every promise */
 
+static int is_whole(const Fit *fit, const Place *place) {
+    return fit->lead != ONE_PIECE || place->end - place->start == fit->whole;
+}
+
+/* Book one that was taken out at a place if that was found, else where it was; return whether it has moved. */
+static i32 book_or_back(Calendar *c, i32 key, Booking *before, const Place *place, i32 is_found) {
+    if (!is_found) return put_in(c, key, before);
+    free(before->pieces);
+    i32 outcome = book_at(c, key, place, &before->fit, before->due);
+    return outcome ? NO_MEMORY : 1;
+}
+
 i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
     i32 count = 0;
     for (i32 i = 0; i < n; i++) {
-        if (!is_booked(c, keys[i])) return NO_PLACE;
-        Booking booking = c->bookings[keys[i]];
-        if (calendar_free_key(c, keys[i])) return NO_MEMORY;
+        Booking booking;
+        i32 outcome = take_out(c, keys[i], &booking);
+        if (outcome) return outcome;
         Place place;
         int is_found = !calendar_earliest(c, &booking.fit, c->now, booking.place.start - 1, &place)
-            && place.end - place.start == booking.fit.whole;
-        if (is_found) moved[count++] = keys[i];
-        if (calendar_book(c, keys[i], is_found ? &place : &booking.place, &booking.fit, booking.due)) return NO_MEMORY;
+            && is_whole(&booking.fit, &place);
+        outcome = book_or_back(c, keys[i], &booking, &place, is_found);
+        if (outcome < 0) return outcome;
+        if (outcome) moved[count++] = keys[i];
     }
     return count;
 }
@@ -757,13 +934,14 @@ i32 calendar_compact(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
 i32 calendar_relax(Calendar *c, const i32 *keys, i32 n, i32 *moved) {
     i32 count = 0;
     for (i32 i = 0; i < n; i++) {
-        if (!is_booked(c, keys[i])) return NO_PLACE;
-        Booking booking = c->bookings[keys[i]];
-        if (calendar_free_key(c, keys[i])) return NO_MEMORY;
+        Booking booking;
+        i32 outcome = take_out(c, keys[i], &booking);
+        if (outcome) return outcome;
         Place place;
         int is_found = !calendar_latest(c, &booking.fit, booking.place.start + 1, booking.due, &place);
-        if (is_found) moved[count++] = keys[i];
-        if (calendar_book(c, keys[i], is_found ? &place : &booking.place, &booking.fit, booking.due)) return NO_MEMORY;
+        outcome = book_or_back(c, keys[i], &booking, &place, is_found);
+        if (outcome < 0) return outcome;
+        if (outcome) moved[count++] = keys[i];
     }
     return count;
 }
@@ -775,22 +953,19 @@ i32 calendar_rebook(Calendar *c, const i32 *keys, i32 n, i64 most_gpu_s, i64 *to
     if (!before) return NO_MEMORY;
     i32 done = 0, outcome = 0;
     *total = 0;
-    for (i32 i = 0; i < n && !outcome; i++) {
-        before[i] = c->bookings[keys[i]];
-        outcome = calendar_free_key(c, keys[i]);
-    }
+    for (i32 i = 0; i < n && !outcome; i++) outcome = take_out(c, keys[i], &before[i]);
     for (; done < n && !outcome; done++) {
         const Booking *b = &before[done];
         Place place;
-        if (calendar_earliest(c, &b->fit, c->now, b->due, &place) || place.end - place.start != b->fit.whole) break;
+        if (calendar_earliest(c, &b->fit, c->now, b->due, &place) || !is_whole(&b->fit, &place)) break;
         *total += (i64)b->fit.size * (place.start - c->now);
         if (*total > most_gpu_s) break;
-        outcome = calendar_book(c, keys[done], &place, &b->fit, b->due);
+        outcome = book_at(c, keys[done], &place, &b->fit, b->due);
     }
-    if (done < n) {
-        for (i32 i = 0; i < done && !outcome; i++) outcome = calendar_free_key(c, keys[i]);
-        for (i32 i = 0; i < n && !outcome; i++)
-            outcome = calendar_book(c, keys[i], &before[i].place, &before[i].fit, before[i].due);
+    for (i32 i = 0; i < done && done < n && !outcome; i++) outcome = calendar_free_key(c, keys[i]);
+    for (i32 i = 0; i < n && !outcome; i++) {
+        if (done < n) outcome = put_in(c, keys[i], &before[i]);
+        else free(before[i].pieces);
     }
     free(before);
     return outcome ? NO_MEMORY : done == n;
@@ -804,8 +979,8 @@ static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *opt
     i32 order[MOST_DISPLACED], n = option->n, done = 0;
     for (i32 i = 0; i < n; i++) {
         i32 other = option->keys[i], at = i;
-        Booking booking = c->bookings[other];
-        if (calendar_free_key(c, other)) return NO_MEMORY;
+        Booking booking;
+        if (take_out(c, other, &booking)) return NO_MEMORY;
         for (; at > 0; at--) {
             const Booking *b = &taken[at - 1];
             if (b->due != booking.due ? b->due < booking.due : b->fit.size >= booking.fit.size) break;
@@ -815,34 +990,60 @@ static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *opt
         taken[at] = booking;
         order[at] = other;
     }
-    if (calendar_book(c, key, &option->place, &mine->fit, mine->due)) return NO_MEMORY;
+    if (book_at(c, key, &option->place, &mine->fit, mine->due)) return NO_MEMORY;
     for (; done < n; done++) {
         Place late;
         if (calendar_latest(c, &taken[done].fit, c->now, taken[done].due, &late)) break;
-        if (calendar_book(c, order[done], &late, &taken[done].fit, taken[done].due)) return NO_MEMORY;
+        if (book_at(c, order[done], &late, &taken[done].fit, taken[done].due)) return NO_MEMORY;
         moved[done + 1] = order[done];
     }
     moved[0] = key;
-    if (done == n) return n + 1;
+    if (done == n) {
+        for (i32 i = 0; i < n; i++) free(taken[i].pieces);
+        return n + 1;
+    }
     for (i32 i = 0; i < done; i++) if (calendar_free_key(c, order[i])) return NO_MEMORY;
     if (calendar_free_key(c, key)) return NO_MEMORY;
-    for (i32 i = 0; i < n; i++)
-        if (calendar_book(c, order[i], &taken[i].place, &taken[i].fit, taken[i].due)) return NO_MEMORY;
+    for (i32 i = 0; i < n; i++) if (put_in(c, order[i], &taken[i])) return NO_MEMORY;
     return 0;
+}
+
+/* Find who is in the way of a booking that starts now on a set; return 0 if that cannot be, or not all may give way. */
+static i32 look_at(Calendar *c, const Fit *fit, i32 host, i32 set, i32 widest, i32 most, Option *option) {
+    i64 now = c->now, at, until;
+    Stretch pieces[MOST_PIECES];
+    i32 n = 1;
+    if (fit->lead != ONE_PIECE) n = walk(c, host, -1, now, fit, pieces);
+    else if (fit_in(c, host, -1, 0, now, FOREVER, fit, now, &at, &until) && at == now && until == now + fit->whole)
+        pieces[0] = (Stretch){at, until};
+    else return 0;
+    if (!n) return 0;
+    *option = (Option){0, {now, pieces[n - 1].end, host, set}, {0}, 0};
+    if (begin_collecting(c)) return NO_MEMORY;
+    for (i32 i = 0; i < n && option->n <= most; i++)
+        option->n = collect(c, host, set, pieces[i].start, pieces[i].end, option->keys, option->n, most);
+    if (option->n > most) return 0;
+    qsort(option->keys, (size_t)option->n, sizeof(i32), smaller_first);
+    for (i32 i = 0; i < option->n; i++) {
+        const Booking *b = &c->bookings[option->keys[i]];
+        if (b->due < b->place.start || b->fit.size > widest) return 0;
+        option->weight += (i64)b->fit.size * b->fit.whole;
+    }
+    return 1;
 }
 
 /* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved. */
 i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
     if (most > MOST_DISPLACED) most = MOST_DISPLACED;
-    if (!is_booked(c, key)) return NO_PLACE;
-    Booking mine = c->bookings[key];
-    if (calendar_free_key(c, key)) return NO_MEMORY;
+    Booking mine;
+    i32 outcome = take_out(c, key, &mine);
+    if (outcome) return outcome;
     const Fit *fit = &mine.fit;
     i64 now = c->now;
     Place place;
-    if (!calendar_earliest(c, fit, now, now, &place) && place.end - place.start == fit->whole) {
+    if (!calendar_earliest(c, fit, now, now, &place) && is_whole(fit, &place)) {
         moved[0] = key;
-        return calendar_book(c, key, &place, fit, mine.due) ? NO_MEMORY : 1;
+        return book_or_back(c, key, &mine, &place, 1);
     }
     Option options[MOST_TRIES + 1];
     i32 option_count = 0, seen = 0;
@@ -856,19 +1057,9 @@ i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
             seen++;
             const Host *host = &c->hosts[gap->host];
             if (!may_use(host, fit) || host->begin[gap->set] > now) continue;
-            i64 at, until;
-            if (!fit_in(c, gap->host, 0, now, FOREVER, fit, now, &at, &until) || at != now || until != now + fit->whole)
-                continue;
-            Option option = {0, {now, now + fit->whole, gap->host, gap->set}, {0}, 0};
-            option.n = calendar_conflicts(c, gap->host, gap->set, now, now + fit->whole, option.keys, most);
-            if (option.n < 0) return NO_MEMORY;
-            if (option.n > most) continue;
-            int may = 1;
-            for (i32 i = 0; i < option.n && may; i++) {
-                const Booking *b = &c->bookings[option.keys[i]];
-                may = b->due >= b->place.start && b->fit.size <= widest;
-                option.weight += (i64)b->fit.size * b->fit.whole;
-            }
+            Option option;
+            i32 may = look_at(c, fit, gap->host, gap->set, widest, most, &option);
+            if (may < 0) return may;
             if (!may) continue;
             i32 slot = option_count;
             while (slot > 0 && options[slot - 1].weight > option.weight) { options[slot] = options[slot - 1]; slot--; }
@@ -879,7 +1070,8 @@ i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
 ranked:
     for (i32 i = 0; i < option_count; i++) {
         i32 count = displace(c, key, &mine, &options[i], moved);
+        if (count > 0) free(mine.pieces);
         if (count) return count;
     }
-    return calendar_book(c, key, &mine.place, fit, mine.due) ? NO_MEMORY : 0;
+    return book_or_back(c, key, &mine, NULL, 0);
 }

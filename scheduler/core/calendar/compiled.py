@@ -11,12 +11,12 @@ from functools import cache
 from importlib.resources import files
 
 from scheduler.core.calendar.kinds import Kind
-from scheduler.core.calendar.pure import FIXED, MOST_DISPLACED, Booking, Fit, Place
+from scheduler.core.calendar.pure import FIXED, MOST_DISPLACED, MOST_PIECES, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 
 LIBRARY = "_calendar.so"
-VERSION = 3
+VERSION = 4
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
 _BUSY, _TAKEN, _NO_PLACE = -1, -2, -4
 
@@ -34,6 +34,8 @@ class _Fit(Structure):
         ("label", c_int32),
         ("silent", c_int32),
         ("kind", c_int32),
+        ("lead", c_int64),
+        ("end_by", c_int64),
     )
 
 
@@ -66,6 +68,11 @@ def _library() -> ctypes.CDLL | None:
             [c_void_p, c_int32, c_int32, c_int64, c_int64, POINTER(c_int64), POINTER(c_int64), c_int32],
         ),
         "calendar_book": (c_int32, [c_void_p, c_int32, place, fit, c_int64]),
+        "calendar_book_pieces": (
+            c_int32,
+            [c_void_p, c_int32, c_int32, c_int32, POINTER(c_int64), POINTER(c_int64), c_int32, fit, c_int64],
+        ),
+        "calendar_pieces": (c_int32, [c_void_p, c_int32, POINTER(c_int64), POINTER(c_int64)]),
         "calendar_free_key": (c_int32, [c_void_p, c_int32]),
         "calendar_booking": (c_int32, [c_void_p, c_int32, place, fit, POINTER(c_int64)]),
         "calendar_set_due": (c_int32, [c_void_p, c_int32, c_int64]),
@@ -112,6 +119,7 @@ class CompiledCalendar:
         self._place_ref, self._out_ref = byref(self._place), byref(self._out)
         self._fit_ref, self._due_ref = byref(self._fit), byref(self._due)
         self._moved = (c_int32 * 256)()
+        self._piece_starts, self._piece_ends = (c_int64 * MOST_PIECES)(), (c_int64 * MOST_PIECES)()
         self._gap_starts, self._gap_ends = (c_int64 * 8)(), (c_int64 * 8)()
 
     def __del__(self) -> None:
@@ -158,13 +166,20 @@ class CompiledCalendar:
     # ---- booking
 
     def booking(self, key: int) -> Booking:
-        if self._c.calendar_booking(self._handle, key, self._place_ref, self._fit_ref, self._due_ref):
+        count = self._c.calendar_booking(self._handle, key, self._place_ref, self._fit_ref, self._due_ref)
+        if count < 0:
             raise KeyError(key)
-        fit = self._fit
+        fit, pieces = self._fit, ()
+        if count:
+            count = self._c.calendar_pieces(self._handle, key, self._piece_starts, self._piece_ends)
+            pieces = tuple(zip(self._piece_starts[:count], self._piece_ends[:count], strict=True))
         return Booking(
             _told(self._place),
-            Fit(fit.size, fit.whole, fit.shortest, fit.shape, fit.label, bool(fit.silent), fit.kind),
+            Fit(
+                fit.size, fit.whole, fit.shortest, fit.shape, fit.label, bool(fit.silent), fit.kind, fit.lead, fit.end_by
+            ),
             self._due.value,
+            pieces,
         )
 
     def __len__(self) -> int:
@@ -177,7 +192,31 @@ class CompiledCalendar:
         if outcome == _TAKEN:
             raise BrokenInvariant(f"booking {key} is booked already")
         if outcome == _BUSY:
-            raise BrokenInvariant(f"set {place.set} of host {place.host} is already booked in {place}")
+            is_open = "" if fit.lead_s == ONE_PIECE else " or closed"
+            raise BrokenInvariant(f"set {place.set} of host {place.host} is already booked{is_open} in {place}")
+        _checked(outcome)
+
+    def book_pieces(
+        self,
+        key: int,
+        host: int,
+        chosen: int,
+        pieces: Sequence[tuple[Instant, Instant]],
+        fit: Fit,
+        due_at: Instant = FIXED,
+    ) -> None:
+        self._set_fit(fit)
+        n = len(pieces)
+        for number, (start, end) in enumerate(pieces):
+            self._piece_starts[number], self._piece_ends[number] = start, end
+        outcome = self._c.calendar_book_pieces(
+            self._handle, key, host, chosen, self._piece_starts, self._piece_ends, n, self._fit_ref, due_at
+        )
+        if outcome == _TAKEN:
+            raise BrokenInvariant(f"booking {key} is booked already")
+        if outcome == _BUSY:
+            place = Place(pieces[0][0], pieces[-1][1], host, chosen)
+            raise BrokenInvariant(f"set {chosen} of host {host} is already booked in {place}")
         _checked(outcome)
 
     def free(self, key: int) -> Booking:
@@ -277,7 +316,8 @@ class CompiledCalendar:
 
     def _set_fit(self, fit: Fit) -> None:
         mine = self._fit
-        mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent, mine.kind = fit
+        mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent, mine.kind = fit[:7]
+        mine.lead, mine.end_by = fit[7:]
 
 
 def _told(place: _Place) -> Place:

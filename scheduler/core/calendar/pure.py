@@ -40,6 +40,11 @@ MOST_FREE = 64
 MOST_TRIES = 4
 """On so many of them it is tried."""
 
+MOST_PIECES = 128
+"""A booking is never cut into more."""
+
+ONE_PIECE = -1
+
 MOST_EVER_DISPLACED = 64
 MOST_DISPLACED = 8
 """So many bookings are placed anew for one that starts early."""
@@ -70,6 +75,11 @@ class Fit(NamedTuple):
     """Also on hosts that do not answer."""
     kind: int = -1
     """Only on hosts of the kind that was added as this number; -1: of any."""
+    lead_s: int = ONE_PIECE
+    """It may be cut at edges where it may be parked, and goes on in the next stretch, on the same set; each piece
+    begins with so long a lead. ONE_PIECE: a piece that is cut is all that is looked for."""
+    end_by_at: Instant = FOREVER
+    """Of one that may be cut: the latest end that its promise allows."""
 
 
 class Booking(NamedTuple):
@@ -79,6 +89,8 @@ class Booking(NamedTuple):
     fit: Fit
     due_at: Instant
     """The latest start that its promise allows; FIXED: never moved."""
+    pieces: tuple[tuple[Instant, Instant], ...] = ()
+    """Of one that is cut: start and end of each piece, the first and the last of them those of the place."""
 
 
 class _Gaps:
@@ -289,26 +301,61 @@ class PureCalendar:
         return len(self._bookings)
 
     def book(self, key: int, place: Place, fit: Fit, due_at: Instant = FIXED) -> None:
-        """Book a place. Raises BrokenInvariant when a GPU of it is booked then, or the key is in use."""
+        """Book a place, in the pieces that its windows make of it.
+
+        Raises BrokenInvariant when a GPU of it is booked then, or the key is in use.
+        """
+        pieces: tuple[tuple[Instant, Instant], ...] = ((place.start_at, place.end_at),)
+        if fit.lead_s != ONE_PIECE:
+            pieces = tuple(self._walk(place.host, place.set, place.start_at, fit))
+            if not pieces or pieces[-1][1] != place.end_at:
+                raise BrokenInvariant(f"set {place.set} of host {place.host} is already booked or closed in {place}")
+        self.book_pieces(key, place.host, place.set, pieces, fit, due_at)
+
+    def book_pieces(
+        self,
+        key: int,
+        host: int,
+        chosen: int,
+        pieces: Sequence[tuple[Instant, Instant]],
+        fit: Fit,
+        due_at: Instant = FIXED,
+    ) -> None:
+        """Book pieces as they are, whatever windows there are. Raises as `book` does."""
+        place = Place(pieces[0][0], pieces[-1][1], host, chosen)
         if key in self._bookings:
             raise BrokenInvariant(f"booking {key} is booked already")
-        if not self.is_free(place.host, place.set, place.start_at, place.end_at):
-            raise BrokenInvariant(f"set {place.set} of host {place.host} is already booked in {place}")
-        self._bookings[key] = Booking(place, fit, due_at)
-        self._take(key, place)
+        if not all(self.is_free(host, chosen, start, end) for start, end in pieces):
+            raise BrokenInvariant(f"set {chosen} of host {host} is already booked in {place}")
+        self._put_in(key, Booking(place, fit, due_at, tuple(pieces) if len(pieces) > 1 else ()))
+
+    def _put_in(self, key: int, booking: Booking) -> None:
+        """Enter a booking whose GPUs are free then."""
+        self._bookings[key] = booking
+        for piece in self._pieces(booking):
+            self._take(key, piece)
+
+    def _pieces(self, booking: Booking) -> list[Place]:
+        place = booking.place
+        if not booking.pieces:
+            return [place]
+        return [Place(start, end, place.host, place.set) for start, end in booking.pieces]
 
     def free(self, key: int) -> Booking:
         """Take a booking out; return it."""
         booking = self._bookings.pop(key)
-        self._give(key, booking.place, booking.place.start_at)
+        for piece in self._pieces(booking):
+            self._give(key, piece, piece.start_at)
         return booking
 
     def set_due(self, key: int, due_at: Instant) -> None:
         self._bookings[key] = self._bookings[key]._replace(due_at=due_at)
 
     def end_at(self, key: int, end_at: Instant) -> None:
-        """Let a booking end at another instant, in place. Raises BrokenInvariant when somebody is in the way."""
+        """Let a booking of one piece end at another instant. Raises BrokenInvariant when somebody is in the way."""
         booking = self._bookings[key]
+        if booking.pieces:
+            raise KeyError(key)
         place = booking.place
         if not place.start_at < end_at:
             raise BrokenInvariant(f"booking {key} of {place} cannot end at {end_at}")
@@ -499,7 +546,7 @@ class PureCalendar:
                     host = self._hosts[host_number]
                     if not self._may_use(host, fit):
                         continue
-                    found = self._fit(host_number, host.begin[place], start, gap_end, fit, best_at)
+                    found = self._fit(host_number, place, host.begin[place], start, gap_end, fit, best_at)
                     if found is None:
                         continue
                     start, end = found
@@ -536,9 +583,9 @@ class PureCalendar:
         return level
 
     def _fit(
-        self, host: int, begin_at: Instant, start: Instant, gap_end: Instant, fit: Fit, before_at: Instant
+        self, host: int, place: int, begin_at: Instant, start: Instant, gap_end: Instant, fit: Fit, before_at: Instant
     ) -> tuple[Instant, Instant] | None:
-        """Return the earliest piece in a gap that starts no later than `before_at`."""
+        """Return the earliest place in a gap that starts no later than `before_at`."""
         start = max(start, begin_at)
         if fit.shape < 0:
             return (start, start + fit.whole_s) if start + fit.whole_s <= gap_end and start <= before_at else None
@@ -549,22 +596,75 @@ class PureCalendar:
         at = bisect_right(ends, start)
         while at < len(starts) and starts[at] < gap_end:
             begin = max(start, starts[at])
-            if begin > before_at:
+            if begin > before_at or begin + fit.whole_s > fit.end_by_at:
                 return None
             if begin + fit.whole_s <= min(gap_end, ends[at]):
                 return begin, begin + fit.whole_s
             if may_park[at] and ends[at] <= gap_end and begin + fit.shortest_s <= ends[at]:
-                return begin, ends[at]
+                if fit.lead_s == ONE_PIECE:
+                    return begin, ends[at]
+                pieces = self._walk(host, place, begin, fit)
+                if pieces:
+                    return begin, pieces[-1][1]
             at += 1
         return None
 
+    def _walk(self, host: int, place: int, start: Instant, fit: Fit) -> list[tuple[Instant, Instant]]:
+        """Return the pieces of a booking that starts at an instant, each to its stretch's end but the last.
+
+        None where it cannot start there, for a window, its end, or somebody in the way; with `place` < 0 nobody is.
+        """
+        stretches = None if fit.shape < 0 else self._shapes[fit.shape].get(host)
+        if stretches is None:
+            return []
+        starts, ends, may_park = stretches
+        run_s, shortest_s = fit.whole_s - fit.lead_s, fit.shortest_s
+        pieces: list[tuple[Instant, Instant]] = []
+        for at in range(bisect_right(ends, start), len(starts)):
+            if len(pieces) == MOST_PIECES or (not pieces and starts[at] > start):
+                return []
+            begin = starts[at] if pieces else start
+            end = begin + max(fit.lead_s + run_s, shortest_s)
+            is_last = end <= ends[at]
+            if not is_last:
+                if pieces and begin + shortest_s > ends[at]:
+                    continue
+                if not may_park[at] or begin + shortest_s > ends[at]:
+                    return []
+                end = ends[at]
+            if end > fit.end_by_at or not (place < 0 or self.is_free(host, place, begin, end)):
+                return []
+            pieces.append((begin, end))
+            if is_last:
+                return pieces
+            run_s -= end - begin - fit.lead_s
+        return []
+
+    def _room_from(self, host: int, place: int, at: int, fit: Fit) -> int:
+        """Return how much of a booking's time the stretches from one on take, to the first that is not all free."""
+        starts, ends, may_park = self._shapes[fit.shape][host]
+        room_s = full_s = 0
+        count = 1
+        while at < len(starts) and count < MOST_PIECES:
+            begin = starts[at]
+            if begin + fit.shortest_s <= ends[at]:
+                until = min(self.free_until(host, place, begin), fit.end_by_at, ends[at])
+                if until - begin >= fit.shortest_s:
+                    room_s = full_s + until - begin - fit.lead_s
+                if until < ends[at] or not may_park[at]:
+                    break
+                full_s += until - begin - fit.lead_s
+                count += 1
+            at += 1
+        return room_s
+
     def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Place | None:
-        """Return the latest place in one piece that starts in `[from_at, latest_at]`."""
+        """Return the latest place that starts in `[from_at, latest_at]`: in one piece, if that is not to be cut."""
         gaps = self._by_size.get(fit.size)
         from_at = max(from_at, self.now)
         if gaps is None or latest_at < from_at:
             return None
-        whole_s = fit.whole_s
+        whole_s = fit.whole_s if fit.lead_s == ONE_PIECE else fit.shortest_s
         best: Place | None = None
         best_at = from_at - 1
         last = bisect_right(gaps.firsts, (latest_at, 1 << 60, 0, 0)) - 1
@@ -589,19 +689,26 @@ class PureCalendar:
                     host = self._hosts[host_number]
                     if not self._may_use(host, fit):
                         continue
-                    found = self._fit_late(host_number, max(low, host.begin[place]), start, fit)
+                    found = self._fit_late(host_number, place, max(low, host.begin[place]), start, gap_end, fit)
                     if found > best_at:
-                        best, best_at = Place(found, found + whole_s, host_number, place), found
+                        best, best_at = Place(found, found + fit.whole_s, host_number, place), found
                         if best_at == latest_at:
-                            return best
+                            return self._with_end(fit, best)
                 if not fitted:
                     gaps.tighten(number, self.now)
             if not seen:
                 gaps.tighten_block(block)
-        return best
+        return None if best is None else self._with_end(fit, best)
 
-    def _fit_late(self, host: int, low: Instant, start: Instant, fit: Fit) -> Instant:
-        """Return the latest start in `[low, start]` that lies in one stretch with all of its piece; -1: none."""
+    def _with_end(self, fit: Fit, place: Place) -> Place:
+        if fit.lead_s == ONE_PIECE:
+            return place
+        return place._replace(end_at=self._walk(place.host, place.set, place.start_at, fit)[-1][1])
+
+    def _fit_late(
+        self, host: int, place: int, low: Instant, start: Instant, gap_end: Instant, fit: Fit
+    ) -> Instant:
+        """Return the latest start in `[low, start]` in a gap of a set, with all that it is booked for; -1: none."""
         if start < low:
             return -1
         if fit.shape < 0:
@@ -609,10 +716,17 @@ class PureCalendar:
         stretches = self._shapes[fit.shape].get(host)
         if stretches is None:
             return -1
-        starts, ends, _ = stretches
+        starts, ends, may_park = stretches
         at = bisect_right(starts, start) - 1
         while at >= 0 and ends[at] > low:
             late = min(start, ends[at] - fit.whole_s)
+            if fit.lead_s != ONE_PIECE:
+                most = min(start, ends[at] - fit.shortest_s)
+                late = min(late, gap_end - fit.whole_s, fit.end_by_at - fit.whole_s)
+                if late < most and may_park[at] and ends[at] <= gap_end:
+                    rest_s = fit.whole_s - self._room_from(host, place, at + 1, fit)
+                    if rest_s < fit.whole_s:
+                        late = max(late, min(most, ends[at] - rest_s))
             if late >= max(low, starts[at]):
                 return late
             at -= 1
@@ -641,11 +755,8 @@ class PureCalendar:
         for key in keys:
             booking = self.free(key)
             place = self.earliest(booking.fit, self.now, booking.place.start_at - 1)
-            if place is not None and place.end_at - place.start_at != booking.fit.whole_s:
-                place = None
-            if place is not None:
+            if self._book_or_back(key, booking, place):
                 moved.append(key)
-            self.book(key, place or booking.place, booking.fit, booking.due_at)
         return moved
 
     def relax(self, keys: Sequence[int]) -> list[int]:
@@ -654,10 +765,17 @@ class PureCalendar:
         for key in keys:
             booking = self.free(key)
             place = self.latest(booking.fit, booking.place.start_at + 1, booking.due_at)
-            if place is not None:
+            if self._book_or_back(key, booking, place):
                 moved.append(key)
-            self.book(key, place or booking.place, booking.fit, booking.due_at)
         return moved
+
+    def _book_or_back(self, key: int, booking: Booking, place: Place | None) -> bool:
+        """Book one that was taken out at a place, if that holds all of it, else where it was."""
+        if place is None or not _is_whole(booking.fit, place):
+            self._put_in(key, booking)
+            return False
+        self.book(key, place, booking.fit, booking.due_at)
+        return True
 
     def rebook(self, keys: Sequence[int], most_gpu_s: int) -> int | None:
         """Book bookings anew in this order, each at its earliest place by its promise: all of them or none.
@@ -672,11 +790,11 @@ class PureCalendar:
             place = self.earliest(fit, self.now, booking.due_at)
             if place is not None:
                 total += fit.size * (place.start_at - self.now)
-            if place is None or place.end_at - place.start_at != fit.whole_s or total > most_gpu_s:
+            if place is None or not _is_whole(fit, place) or total > most_gpu_s:
                 for done in keys[:number]:
                     self.free(done)
                 for moved, was in zip(keys, before, strict=True):
-                    self.book(moved, was.place, was.fit, was.due_at)
+                    self._put_in(moved, was)
                 return None
             self.book(key, place, fit, booking.due_at)
         return total
@@ -689,14 +807,14 @@ class PureCalendar:
         most = min(most, MOST_EVER_DISPLACED)
         mine = self.free(key)
         place = self.earliest(mine.fit, self.now, self.now)
-        if place is not None and place.end_at - place.start_at == mine.fit.whole_s:
+        if place is not None and _is_whole(mine.fit, place):
             self.book(key, place, mine.fit, mine.due_at)
             return [key]
         for chosen, others in self._displaceable(mine.fit, widest, most):
             moved = self._displace(key, mine, chosen, others)
             if moved is not None:
                 return moved
-        self.book(key, mine.place, mine.fit, mine.due_at)
+        self._put_in(key, mine)
         return None
 
     def _displaceable(self, fit: Fit, widest: int, most: int) -> list[tuple[Place, list[int]]]:
@@ -715,16 +833,21 @@ class PureCalendar:
             host = self._hosts[host_number]
             if not self._may_use(host, fit) or host.begin[chosen] > now:
                 continue
-            if self._fit(host_number, 0, now, FOREVER, fit, now) != (now, now + fit.whole_s):
+            pieces = [(now, now + fit.whole_s)]
+            if fit.lead_s != ONE_PIECE:
+                pieces = self._walk(host_number, -1, now, fit)
+            elif self._fit(host_number, -1, 0, now, FOREVER, fit, now) != pieces[0]:
                 continue
-            others = self.conflicts(host_number, chosen, now, now + fit.whole_s)
+            if not pieces:
+                continue
+            others = sorted({other for piece in pieces for other in self.conflicts(host_number, chosen, *piece)})
             if len(others) > most:
                 continue
             bookings = [self._bookings[other] for other in others]
             if any(b.due_at < b.place.start_at or b.fit.size > widest for b in bookings):
                 continue
             weight = sum(b.fit.size * b.fit.whole_s for b in bookings)
-            found.append((weight, len(found), Place(now, now + fit.whole_s, host_number, chosen), others))
+            found.append((weight, len(found), Place(now, pieces[-1][1], host_number, chosen), others))
         found.sort()
         return [(place, others) for _, _, place, others in found[:MOST_TRIES]]
 
@@ -746,5 +869,10 @@ class PureCalendar:
             self.free(other)
         self.free(key)
         for other, booking in taken:
-            self.book(other, booking.place, booking.fit, booking.due_at)
+            self._put_in(other, booking)
         return None
+
+
+def _is_whole(fit: Fit, place: Place) -> bool:
+    """Whether a place holds all of a booking, not only the piece before an edge."""
+    return fit.lead_s != ONE_PIECE or place.end_at - place.start_at == fit.whole_s

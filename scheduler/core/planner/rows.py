@@ -1,9 +1,11 @@
 """Rows that are being changed, with a journal: what was changed since when is told, or undone, at that cost."""
 
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from scheduler.core.plan import BookedDisk
 from scheduler.core.requests import DiskId
+from scheduler.core.spans import FOREVER, Instant
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -63,6 +65,8 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         super().__init__(rows)
         self._pools: dict[tuple[str, bool], dict[DiskId, BookedDisk]] = {}
         self._booked_gib: dict[tuple[str, bool], int] = {}
+        self._ends: list[tuple[Instant, DiskId]] = []
+        """A heap of until when each is booked, with some that are gone or kept longer."""
         for disk in rows.values():
             self._add(disk)
 
@@ -73,6 +77,16 @@ class DiskRows(Rows[DiskId, BookedDisk]):
     def booked_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of all of them together, whenever each is booked."""
         return self._booked_gib.get((storage, is_scratch), 0)
+
+    def first_end_at(self) -> Instant:
+        """Return until when the one is booked that is given back first; FOREVER when there is none."""
+        while self._ends:
+            at, key = self._ends[0]
+            disk = self.get(key)
+            if disk is not None and disk.until_at == at:
+                return at
+            heappop(self._ends)
+        return FOREVER
 
     def _set(self, key: DiskId, value: BookedDisk | None) -> None:
         old = self.get(key)
@@ -86,5 +100,9 @@ class DiskRows(Rows[DiskId, BookedDisk]):
 
     def _add(self, disk: BookedDisk) -> None:
         pool = disk.storage, disk.is_scratch
+        heappush(self._ends, (disk.until_at, disk.id))
+        if len(self._ends) > 64 + 8 * len(self):
+            self._ends = [(one.until_at, key) for key, one in self.items()]
+            heapify(self._ends)
         self._pools.setdefault(pool, {})[disk.id] = disk
         self._booked_gib[pool] = self._booked_gib.get(pool, 0) + disk.size_gib

@@ -5,7 +5,6 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 """
 
 from dataclasses import replace
-from operator import attrgetter
 
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
@@ -30,13 +29,10 @@ from scheduler.core.planner.owed import (
 from scheduler.core.planner.promising import break_promise, is_told
 from scheduler.core.reasons import ReasonCode, reason
 from scheduler.core.requests import HostId, by_number
-from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.spans import Instant
 
 HOST_FAULTS = frozenset({VmEnd.GPU_LOST, VmEnd.HOST_REBOOT, VmEnd.VANISHED, VmEnd.START_FAILED})
 """Ends for which the hours they cost are delivered later."""
-
-
-_UNTIL_AT = attrgetter("until_at")
 
 
 def settle(draft: Draft) -> None:
@@ -305,7 +301,7 @@ def close_ended(draft: Draft) -> None:
 
 def _drop_disks(draft: Draft) -> None:
     """Give room back whose retention is over, once the disk is seen to be gone."""
-    if min(map(_UNTIL_AT, draft.disks.values()), default=FOREVER) > draft.now:
+    if draft.disks.first_end_at() > draft.now:
         return
     present = {fact.disk for facts in draft.facts.values() for fact in facts.disks if fact.deleted_at is None}
     for disk_id, disk in sorted(draft.disks.items()):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.core.calendar.kinds import Kind
-from scheduler.core.calendar.pure import Fit, Place
+from scheduler.core.calendar.pure import ONE_PIECE, Fit, Place
 from scheduler.core.spans import FOREVER, Instant
 
 Stretch = tuple[Instant, Instant, bool]
@@ -16,6 +16,8 @@ class NaiveCalendar:
     labels: Sequence[int]
     now: Instant = 0
     places: dict[int, Place] = field(default_factory=dict)
+    pieces: dict[int, Sequence[tuple[Instant, Instant]]] = field(default_factory=dict)
+    """Of those bookings that are cut."""
     begin: dict[tuple[int, int], Instant] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     shapes: list[Mapping[int, Sequence[Stretch]]] = field(default_factory=list)
@@ -27,13 +29,21 @@ class NaiveCalendar:
             and self.kinds[host].masks[place.set] & mask
             and place.start_at < end_at
             and max(start_at, self.now) < place.end_at
-            for place in self.places.values()
+            for place in self._booked()
         )
+
+    def _booked(self) -> list[Place]:
+        """All pieces of all bookings."""
+        return [
+            place._replace(start_at=start, end_at=end)
+            for key, place in self.places.items()
+            for start, end in self.pieces.get(key) or [(place.start_at, place.end_at)]
+        ]
 
     def gaps(self, host: int, chosen: int, start_at: Instant, end_at: Instant) -> list[tuple[Instant, Instant]]:
         """Return the free stretches of a set that reach into a span, those that have begun from now on."""
         mask = self.kinds[host].masks[chosen]
-        busy = [p for p in self.places.values() if p.host == host and self.kinds[host].masks[p.set] & mask]
+        busy = [p for p in self._booked() if p.host == host and self.kinds[host].masks[p.set] & mask]
         free_from, found = self.now, []
         for place in sorted(place for place in busy if place.end_at > self.now):
             if place.start_at > free_from:
@@ -43,7 +53,7 @@ class NaiveCalendar:
         return [(start, end) for start, end in found if start < end_at and end > max(start_at, self.now)]
 
     def _instants(self, fit: Fit) -> set[Instant]:
-        found = {place.end_at for place in self.places.values()} | set(self.begin.values())
+        found = {place.end_at for place in self._booked()} | set(self.begin.values())
         if fit.shape >= 0:
             found |= {start for stretches in self.shapes[fit.shape].values() for start, _, _ in stretches}
         return found
@@ -69,8 +79,34 @@ class NaiveCalendar:
             return None
         if start < self.begin.get((host, chosen), 0):
             return None
+        if fit.lead_s != ONE_PIECE:
+            cut = self.cut(fit, host, start)
+            is_free = bool(cut) and all(self.is_free(host, chosen, *piece) for piece in cut)
+            return cut[-1][1] if is_free and cut[-1][1] <= fit.end_by_at else None
         end = self._ends(host, start, fit)
         return end if end is not None and self.is_free(host, chosen, start, end) else None
+
+    def cut(self, fit: Fit, host: int, start: Instant) -> list[tuple[Instant, Instant]]:
+        """Return the pieces of a booking that starts there, as windows cut it; none if they do not let it."""
+        if fit.shape < 0:
+            return []
+        mine = [one for one in self.shapes[fit.shape].get(host, ()) if one[1] > start]
+        run_s, pieces = fit.whole_s - fit.lead_s, list[tuple[Instant, Instant]]()
+        for begin, end, may_park in mine:
+            if not pieces and begin > start:
+                return []
+            from_at = begin if pieces else start
+            last_at = from_at + max(fit.lead_s + run_s, fit.shortest_s)
+            if last_at <= end:
+                return [*pieces, (from_at, last_at)]
+            is_short = from_at + fit.shortest_s > end
+            if is_short and pieces:
+                continue
+            if is_short or not may_park:
+                return []
+            pieces.append((from_at, end))
+            run_s -= end - from_at - fit.lead_s
+        return []
 
     def _number_of_kind(self, host: int) -> int:
         firsts: list[Kind] = []
@@ -92,7 +128,11 @@ class NaiveCalendar:
 
     def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Instant | None:
         from_at = max(from_at, self.now)
-        starts = {place.start_at - fit.whole_s for place in self.places.values()} | {latest_at}
+        if fit.lead_s != ONE_PIECE:
+            every = range(latest_at, from_at - 1, -1)
+            sets = self._sets(fit.size)
+            return next((at for at in every if any(self.fits(fit, *one, at) is not None for one in sets)), None)
+        starts = {place.start_at - fit.whole_s for place in self._booked()} | {latest_at}
         if fit.shape >= 0:
             starts |= {end - fit.whole_s for stretches in self.shapes[fit.shape].values() for _, end, _ in stretches}
         for start in sorted(starts, reverse=True):

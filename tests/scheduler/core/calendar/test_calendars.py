@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.core.calendar import compiled, pure
 from scheduler.core.calendar.kinds import Kind, aligned_kind
-from scheduler.core.calendar.pure import FIXED, Fit, Place, PureCalendar
+from scheduler.core.calendar.pure import FIXED, ONE_PIECE, Fit, Place, PureCalendar
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 from tests.scheduler.core.calendar.naive import NaiveCalendar
@@ -60,7 +60,13 @@ class History:
         shortest = self.random.randint(1, whole) if shape >= 0 and self.random.random() < 0.5 else whole
         label = self.random.choice((-1, -1, 0, 1))
         kind = self.random.choice((-1, -1, -1, 0, 1))
-        return Fit(self.random.choice((1, 2, 4, 8)), whole, shortest, shape, label, self.random.random() < 0.3, kind)
+        fit = Fit(self.random.choice((1, 2, 4, 8)), whole, shortest, shape, label, self.random.random() < 0.3, kind)
+        if shape < 0 or self.random.random() < 0.4:
+            return fit
+        lead = self.random.randint(0, 3)
+        whole, shortest = whole + self.random.choice((0, 60)), lead + self.random.randint(1, 6)
+        end_by = self.slow.now + self.random.randint(60, 400) if self.random.random() < 0.7 else FOREVER
+        return fit._replace(whole_s=max(whole, shortest), shortest_s=shortest, lead_s=lead, end_by_at=end_by)
 
     def step(self) -> None:
         kind = self.random.random()
@@ -92,19 +98,39 @@ class History:
 
     def book(self, place: Place, fit: Fit) -> None:
         due_at = place.start_at + self.random.randint(0, 60) if self.random.random() < 0.8 else FIXED
-        if place.end_at - place.start_at != fit.whole_s:
+        if fit.lead_s == ONE_PIECE and place.end_at - place.start_at != fit.whole_s:
             due_at = FIXED
-        self.fast.book(self.next_key, place, fit, due_at)
-        self.slow.places[self.next_key] = place
+        if fit.lead_s != ONE_PIECE and self.random.random() < 0.3:
+            pieces = self.slow.cut(fit, place.host, place.start_at)
+            self.fast.book_pieces(self.next_key, place.host, place.set, pieces, fit, due_at)
+        else:
+            self.fast.book(self.next_key, place, fit, due_at)
+        self.follow(self.next_key)
+        assert self.slow.places[self.next_key] == place
         self.next_key += 1
+
+    def follow(self, key: int) -> None:
+        """Take a booking over as it is, after a look whether its pieces are as they should be."""
+        place, fit, _, pieces = self.fast.booking(key)
+        self.slow.places[key] = place
+        self.slow.pieces[key] = pieces
+        if fit.lead_s != ONE_PIECE:
+            cut = self.slow.cut(fit, place.host, place.start_at)
+            assert list(pieces or [(place.start_at, place.end_at)]) == cut
 
     def free(self) -> None:
         key = self.random.choice(sorted(self.slow.places))
-        assert self.fast.free(key).place == self.slow.places.pop(key)
+        freed = self.fast.free(key)
+        assert freed.place == self.slow.places.pop(key)
+        assert freed.pieces == self.slow.pieces.pop(key)
 
     def change_end(self) -> None:
         key = self.random.choice(sorted(self.slow.places))
         place = self.slow.places[key]
+        if self.slow.pieces[key]:
+            with pytest.raises(KeyError):
+                self.fast.end_at(key, place.end_at + 1)
+            return
         end_at = place.end_at + self.random.randint(-20, 20)
         if end_at <= place.start_at:
             return
@@ -120,7 +146,7 @@ class History:
         for key, place in list(self.slow.places.items()):
             if place.end_at <= self.slow.now:
                 self.fast.free(key)
-                del self.slow.places[key]
+                del self.slow.places[key], self.slow.pieces[key]
         self.fast.advance(self.slow.now)
 
     def change_host(self) -> None:
@@ -165,7 +191,7 @@ class History:
         else:
             return
         for key in moved:
-            del self.slow.places[key]
+            del self.slow.places[key], self.slow.pieces[key]
         for key in moved:
             booking = self.fast.booking(key)
             place = booking.place
@@ -175,9 +201,10 @@ class History:
                 assert place.start_at < before[key].start_at
             elif way < 0.6:
                 assert place.start_at > before[key].start_at
-            self.slow.places[key] = place
+            self.follow(key)
         for key, place in self.slow.places.items():
             assert self.fast.booking(key).place == place
+            assert self.fast.booking(key).pieces == self.slow.pieces[key]
 
 
 @pytest.mark.parametrize("seed", range(40))
