@@ -713,6 +713,13 @@ static i64 room_from(const Calendar *c, i32 host, i32 set, const Stretches *s, i
     return room;
 }
 
+i32 calendar_walk(const Calendar *c, i32 host, i32 set, i64 start, const Fit *fit, i64 *starts, i64 *ends) {
+    Stretch pieces[MOST_PIECES];
+    i32 count = walk(c, host, set, start, fit, pieces);
+    for (i32 n = 0; n < count; n++) { starts[n] = pieces[n].start; ends[n] = pieces[n].end; }
+    return count;
+}
+
 static int fit_in(
     const Calendar *c, i32 host, i32 set, i64 begin_at, i64 start, i64 gap_end, const Fit *fit, i64 before_at, i64 *at,
     i64 *until

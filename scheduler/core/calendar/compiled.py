@@ -73,6 +73,10 @@ def _library() -> ctypes.CDLL | None:
             [c_void_p, c_int32, c_int32, c_int32, POINTER(c_int64), POINTER(c_int64), c_int32, fit, c_int64],
         ),
         "calendar_pieces": (c_int32, [c_void_p, c_int32, POINTER(c_int64), POINTER(c_int64)]),
+        "calendar_walk": (
+            c_int32,
+            [c_void_p, c_int32, c_int32, c_int64, fit, POINTER(c_int64), POINTER(c_int64)],
+        ),
         "calendar_free_key": (c_int32, [c_void_p, c_int32]),
         "calendar_booking": (c_int32, [c_void_p, c_int32, place, fit, POINTER(c_int64)]),
         "calendar_set_due": (c_int32, [c_void_p, c_int32, c_int64]),
@@ -266,6 +270,12 @@ class CompiledCalendar:
         if self._c.calendar_earliest(self._handle, self._fit_ref, from_at, latest_at, self._out_ref):
             return None
         return _told(self._out)
+
+    def pieces(self, host: int, place: int, start: Instant, fit: Fit) -> list[tuple[Instant, Instant]]:
+        self._set_fit(fit)
+        starts, ends = self._piece_starts, self._piece_ends
+        count = self._c.calendar_walk(self._handle, host, place, start, self._fit_ref, starts, ends)
+        return list(zip(starts[:count], ends[:count], strict=True))
 
     def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Place | None:
         self._set_fit(fit)

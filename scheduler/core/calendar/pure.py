@@ -609,6 +609,10 @@ class PureCalendar:
             at += 1
         return None
 
+    def pieces(self, host: int, place: int, start: Instant, fit: Fit) -> list[tuple[Instant, Instant]]:
+        """Return the pieces of a booking that starts on a set at an instant; none where it cannot start there."""
+        return self._walk(host, place, start, fit)
+
     def _walk(self, host: int, place: int, start: Instant, fit: Fit) -> list[tuple[Instant, Instant]]:
         """Return the pieces of a booking that starts at an instant, each to its stretch's end but the last.
 

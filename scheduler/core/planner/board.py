@@ -4,7 +4,7 @@ Hosts, partitions and storages are numbers to the calendar; here they have names
 starts: no two lie there. Knows nothing of requests, windows or promises, but for the stretches that it is given.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -29,11 +29,11 @@ LOOKS_AHEAD_S = 4 * DAY_S
 
 @dataclass(slots=True)
 class Movable:
-    """A booking in one piece that the calendar may move, up to where its promise allows."""
+    """A booking of one partition, in one piece or several, that the calendar may move, as far as its promise allows."""
 
     reservation: Reservation
     """As it is in the plan."""
-    span: BookedSpan
+    spans: tuple[BookedSpan, ...]
     key: int
 
 
@@ -67,7 +67,7 @@ class Board:
         self._labels: dict[str, int] = {}
         self._begins: dict[tuple[HostId, int], Instant] = {}
         self._keys: dict[SpanKey, int] = {}
-        self._owners: dict[int, tuple[ReservationId, SpanKey]] = {}
+        self._owners: dict[int, tuple[ReservationId, tuple[SpanKey, ...]]] = {}
         self._unused: list[int] = []
         self._keys_given = 0
         self._ends: list[tuple[Instant, int]] = []
@@ -156,7 +156,7 @@ class Board:
         self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
         name = (span.host, span.partition, span.start_at)
         self._keys[name] = key
-        self._owners[key] = reservation, name
+        self._owners[key] = reservation, (name,)
         heappush(self._ends, (span.end_at, key))
 
     def advance(self, now: Instant) -> None:
@@ -169,7 +169,7 @@ class Board:
         while self._starts and self._starts[0][0] <= now:
             _, reservation = heappop(self._starts)
             known = self.movable.get(reservation)
-            if known is not None and known.span.start_at <= now:
+            if known is not None and known.spans[0].start_at <= now:
                 self.fix(reservation)
         self.calendar.advance(now)
 
@@ -183,20 +183,28 @@ class Board:
             self._starts.clear()
 
     def set_movable(self, reservation: Reservation, fit: Fit, shape: Hashable, due_at: Instant) -> None:
-        """Say of the one span of a reservation what it is and the latest start that its promise allows.
+        """Say of the spans of a reservation, all on one partition, what they are and the latest start it was promised.
 
         It is fixed again by `fix`, when it begins, or when it is taken out. The stretches of its shape are known.
         """
-        span = reservation.spans[0]
-        name = (span.host, span.partition, span.start_at)
-        place = self._drop(self._keys[name]).place
+        spans = reservation.spans
+        names = _names(spans)
         # By the number of the reservation, whatever was on the board before: it is what ties are broken by.
         key = 2 * (by_number(reservation.id)[0] - self._first_number) + 1
-        self._keys[name] = key
-        self._owners[key] = reservation.id, name
-        self.calendar.book(key, place, fit._replace(shape=self._shapes[shape].number), due_at)
-        self.movable[reservation.id] = Movable(reservation, span, key)
-        heappush(self._ends, (place.end_at, key))
+        fit = fit._replace(shape=self._shapes[shape].number)
+        place, _ = self._place(spans[0])
+        pieces = [(span.start_at, span.end_at) for span in spans]
+        if self._owners.get(key, (None, ()))[1] == names and self.calendar.booking(key).fit == fit:
+            self.calendar.set_due(key, due_at)
+        else:
+            for old in {self._keys[name]: None for name in names}:
+                self._drop(old)
+            self.calendar.book_pieces(key, place.host, place.set, pieces, fit, due_at)
+            for name in names:
+                self._keys[name] = key
+            self._owners[key] = reservation.id, names
+            heappush(self._ends, (spans[-1].end_at, key))
+        self.movable[reservation.id] = Movable(reservation, spans, key)
         heappush(self._starts, (place.start_at, reservation.id))
 
     def _new_key(self) -> int:
@@ -206,9 +214,10 @@ class Board:
     def _drop(self, key: int) -> Booking:
         """Take a booking out."""
         booking = self.calendar.free(key)
-        reservation, name = self._owners.pop(key)
-        if self._keys.get(name) == key:
-            del self._keys[name]
+        reservation, names = self._owners.pop(key)
+        for name in names:
+            if self._keys.get(name) == key:
+                del self._keys[name]
         known = self.movable.get(reservation)
         if known is not None and known.key == key:
             del self.movable[reservation]
@@ -228,46 +237,68 @@ class Board:
         if known is not None:
             self.calendar.set_due(known.key, FIXED)
 
-    def start_now(self, reservation: ReservationId, *, widest: int) -> dict[ReservationId, BookedSpan] | None:
-        """Move a movable span to now, others out of its way; return the new spans, or None: nothing moved."""
+    def start_now(self, reservation: ReservationId, *, widest: int) -> dict[ReservationId, tuple[BookedSpan, ...]] | None:
+        """Move a movable booking to now, others out of its way; return the new spans, or None: nothing moved."""
         moved = self.calendar.start_now(self.movable[reservation].key, widest=widest)
         if moved is None:
             return None
         return {self._owners[other][0]: self._renamed(other) for other in moved}
 
-    def move_back(self, spans: Iterable[tuple[ReservationId, BookedSpan, BookedSpan]]) -> None:
-        """Undo moves: each a reservation, where its span is, and where it was."""
+    def move_back(self, before: Mapping[ReservationId, tuple[BookedSpan, ...]]) -> None:
+        """Undo moves: each a reservation, and where its spans were."""
         taken = []
-        for _, now, before in spans:
-            key = self._keys.pop((now.host, now.partition, now.start_at))
-            taken.append((key, self.calendar.free(key), before))
-        for key, booking, before in taken:
-            place, _ = self._place(before)
-            self.calendar.book(key, place, booking.fit, booking.due_at)
+        for reservation, spans in before.items():
+            key = self.movable[reservation].key
+            for name in self._owners[key][1]:
+                del self._keys[name]
+            taken.append((key, self.calendar.free(key), spans))
+        for key, booking, spans in taken:
+            place, _ = self._place(spans[0])
+            pieces = [(span.start_at, span.end_at) for span in spans]
+            self.calendar.book_pieces(key, place.host, place.set, pieces, booking.fit, booking.due_at)
             self._renamed(key)
 
-    def _renamed(self, key: int) -> BookedSpan:
+    def _renamed(self, key: int) -> tuple[BookedSpan, ...]:
         """Return where a booking is now, known by that from now on."""
-        span = self.span_of(self.calendar.booking(key).place)
+        spans = self._spans_of(self.calendar.booking(key))
         reservation, old = self._owners[key]
-        if self._keys.get(old) == key:
-            del self._keys[old]
-        name = (span.host, span.partition, span.start_at)
-        self._keys[name] = key
-        self._owners[key] = reservation, name
-        self.movable[reservation].span = span
-        heappush(self._ends, (span.end_at, key))
-        heappush(self._starts, (span.start_at, reservation))
-        return span
+        for name in old:
+            if self._keys.get(name) == key:
+                del self._keys[name]
+        names = _names(spans)
+        for name in names:
+            self._keys[name] = key
+        self._owners[key] = reservation, names
+        self.movable[reservation].spans = spans
+        heappush(self._ends, (spans[-1].end_at, key))
+        heappush(self._starts, (spans[0].start_at, reservation))
+        return spans
 
-    def unbook(self, span: BookedSpan) -> None:
-        """Take a span out again."""
-        if span.end_at <= max(span.start_at, self.calendar.now):
-            return
-        key = self._keys.get((span.host, span.partition, span.start_at))
-        if key is None:
-            raise BrokenInvariant(f"{span.partition} of {span.host} has no booking [{span.start_at}, {span.end_at})")
-        self._drop(key)
+    def unbook(self, *spans: BookedSpan) -> None:
+        """Take spans out again; what else there is of a booking of several pieces stays where it is."""
+        left = dict(zip(_names(spans), spans, strict=True))
+        for name in list(left):
+            span = left.pop(name, None)
+            if span is None or span.end_at <= max(span.start_at, self.calendar.now):
+                continue
+            key = self._keys.get(name)
+            if key is None:
+                raise BrokenInvariant(
+                    f"{span.partition} of {span.host} has no booking [{span.start_at}, {span.end_at})"
+                )
+            reservation, names = self._owners[key]
+            booking = self._drop(key)
+            if len(names) == 1:
+                continue
+            for kept in self._spans_of(booking):
+                known = kept.host, kept.partition, kept.start_at
+                if known != name and left.pop(known, None) is None:
+                    self.book(reservation, kept)
+
+    def _spans_of(self, booking: Booking) -> tuple[BookedSpan, ...]:
+        place = booking.place
+        pieces = booking.pieces or ((place.start_at, place.end_at),)
+        return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
 
     def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
         number = self._numbers[span.host]
@@ -299,11 +330,11 @@ class Board:
 
     def in_the_way(
         self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant
-    ) -> list[tuple[ReservationId, SpanKey]]:
-        """Return the spans on any GPU of a partition in a span, each with whose it is."""
+    ) -> list[ReservationId]:
+        """Return whose bookings are on any GPU of a partition in a span; some may be named more than once."""
         number = self._numbers[host]
         keys = self.calendar.conflicts(number, self._sets[self._profiles[number], partition], start_at, end_at)
-        return [self._owners[key] for key in keys]
+        return [self._owners[key][0] for key in keys]
 
     def earliest(
         self,
@@ -326,6 +357,24 @@ class Board:
             if until_at >= min(latest_at, horizon_at):
                 return None
             until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
+
+    def earliest_cut(
+        self,
+        fit: Fit,
+        start_at: Instant,
+        *,
+        shape: Hashable,
+        stretches: Callable[[HostId], Iterable[Stretch]],
+        may_park: Callable[[Stretch], bool],
+        until_at: Instant,
+    ) -> tuple[BookedSpan, ...] | None:
+        """Return a place on one partition that starts at an instant, in the pieces that its stretches make of it."""
+        fit = fit._replace(shape=self.know_shape(shape, until_at, stretches, may_park))
+        place = self.calendar.earliest(fit, start_at, start_at)
+        if place is None:
+            return None
+        pieces = self.calendar.pieces(place.host, place.set, place.start_at, fit)
+        return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
 
     def latest(
         self,
@@ -373,3 +422,7 @@ class Board:
         return BookedSpan(
             start_at=place.start_at, end_at=place.end_at, host=self._hosts[place.host], partition=partition
         )
+
+
+def _names(spans: Iterable[BookedSpan]) -> tuple[SpanKey, ...]:
+    return tuple([(span.host, span.partition, span.start_at) for span in spans])

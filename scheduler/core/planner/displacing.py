@@ -126,7 +126,7 @@ class Displacer:
         """Return whose bookings lie where a span would, if all of them may give way; else none."""
         draft, gpus = self._draft, reservation.request.gpus
         way = draft.board.in_the_way(first.host, first.partition, first.start_at, first.end_at)
-        others = sorted({other for other, _ in way} - {reservation.id}, key=by_number)
+        others = sorted({*way} - {reservation.id}, key=by_number)
         if len(others) > MOST_DISPLACED:
             return []
         bookings = [draft.reservations[other] for other in others]

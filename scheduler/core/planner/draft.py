@@ -297,8 +297,7 @@ class Draft:
         before = old.spans if old else ()
         if before == reservation.spans:
             return
-        for span in before:
-            self.board.unbook(span)
+        self.board.unbook(*before)
         for span in reservation.spans:
             self.board.book(reservation.id, span)
 
@@ -399,8 +398,7 @@ class Draft:
         before = self.reservations.before(reservations)
         changed = [key for key, was in before.items() if self.reservations.get(key) is not was]
         for key in changed:
-            for span in self.reservations[key].spans:
-                self.board.unbook(span)
+            self.board.unbook(*self.reservations[key].spans)
         self.reservations.undo(reservations)
         self.disks.undo(disks)
         is_in_order = True

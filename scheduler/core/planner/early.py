@@ -4,7 +4,8 @@ Whoever waits is booked where it was promised, so the near future stays free. Th
 policy's order; what is booked in the way of one is moved to the latest place that its own promise allows, and if there
 is none nothing moves. So a promise cannot slip by it.
 
-The calendar finds that for what is booked in one piece; for what is booked in several, over boundaries, `displacing`.
+The calendar finds that for what is booked on one partition, if need be in pieces, over boundaries; for what goes on
+elsewhere after a boundary, `displacing`.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -14,7 +15,7 @@ from functools import partial
 from typing import assert_never
 
 from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortest_first_until, wide_response_ratio
-from scheduler.core.calendar.pure import Fit
+from scheduler.core.calendar.pure import ONE_PIECE, Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
@@ -22,7 +23,14 @@ from scheduler.core.planner.booking import Reach, follow_disk, is_scratch, movab
 from scheduler.core.planner.displacing import WIDE, Displacer, is_well
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import limits_changed_at
-from scheduler.core.planner.placing import fits_of, may_park_at, shape_of, stretches_for
+from scheduler.core.planner.placing import (
+    cut_fit,
+    fits_of,
+    is_of_one_partition,
+    may_park_at,
+    shape_of,
+    stretches_for,
+)
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.rules import OrderKind
@@ -223,7 +231,7 @@ def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float]]:
 
 
 def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> None:
-    """Tell the board of those that wait in one piece how they may be moved, as far as it does not know."""
+    """Tell the board of those that wait on one partition how they may be moved, as far as it does not know."""
     board = draft.board
     board.begin_moving((draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble()))
     known = board.movable
@@ -239,41 +247,44 @@ def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) ->
     latest_at: dict[Hashable, Instant] = {}
     found: list[tuple[Reservation, Fit, Hashable, Instant]] = []
     for reservation in new:
-        if len(reservation.spans) != 1:
+        if not is_of_one_partition(reservation.spans):
             continue
-        span, promise = reservation.spans[0], reservation.promise
+        request, spans, promise = reservation.request, reservation.spans, reservation.promise
         assert promise is not None
-        profile = draft.hosts[span.host].profile
-        due_at = promise.start_by_at - draft.lead_s(profile, reservation.request.gpus)
-        length_s = span.end_at - span.start_at
-        due_at = min(due_at, promise.end_by_at - length_s)
-        if due_at < span.start_at or draft.is_lost(span) or draft.hosts[span.host].is_drained:
+        profile = draft.hosts[spans[0].host].profile
+        lead_s = draft.lead_s(profile, request.gpus)
+        whole_s = lead_s + sum(draft.hours_s(span, request.gpus) for span in spans)
+        due_at = min(promise.start_by_at - lead_s, promise.end_by_at - whole_s)
+        if due_at < spans[0].start_at or promise.end_by_at < spans[-1].end_at:
             continue
-        want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
-        disk = draft.disks.get(reservation.disk) if reservation.request.continues and reservation.disk else None
+        if draft.is_lost(spans[0]) or draft.hosts[spans[0].host].is_drained:
+            continue
+        want = want_of(draft, request, run_s=request.run_s, with_gifts=True)
+        disk = draft.disks.get(reservation.disk) if request.continues and reservation.disk else None
         if disk is not None:
             want = replace(want, storage=disk.storage)
         kinds = dict(board.profiles_by_kind)
         fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
         # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
-        if fit is None or fit.whole_s > length_s:
+        if fit is None or fit.whole_s > whole_s:
             continue
-        shape = shape_of(want)
-        if due_at + length_s > latest_at.get(shape, 0):
-            latest_at[shape] = due_at + length_s
+        fit = cut_fit(draft, want, fit._replace(whole_s=whole_s), end_by_at=promise.end_by_at)
+        shape, until_at = shape_of(want), due_at + whole_s if fit.lead_s == ONE_PIECE else promise.end_by_at
+        if until_at > latest_at.get(shape, 0):
+            latest_at[shape] = until_at
             board.know_shape(
                 shape,
-                min(due_at + length_s, draft.horizon_at),
+                min(until_at, draft.horizon_at),
                 partial(stretches_for, draft, want),
                 partial(may_park_at, want),
             )
-        found.append((reservation, fit._replace(whole_s=length_s, shortest_s=length_s), shape, due_at))
+        found.append((reservation, fit, shape, due_at))
     for reservation, fit, shape, due_at in found:
         board.set_movable(reservation, fit, shape, due_at)
 
 
 class _Try(Enum):
-    """What came of trying to start one of one piece now."""
+    """What came of trying to start one now that the board may move."""
 
     STARTED = auto()
     IN_THE_WAY = auto()
@@ -283,7 +294,7 @@ class _Try(Enum):
 
 
 def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
-    """Start one of one piece now, if all that moves keeps its promise, its disk and its owner's limits."""
+    """Start one that the board may move now, if all that moves keeps its promise, its disk and its owner's limits."""
     known = draft.board.movable
     size = known[reservation_id].reservation.request.gpus
     moved = draft.board.start_now(reservation_id, widest=size if size < WIDE else 64)
@@ -291,14 +302,14 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
         return _Try.IN_THE_WAY
     before = {key: known[key].reservation for key in moved}
     disks = draft.disks.mark()
-    for key, span in moved.items():
-        draft.put_moved(replace(before[key], spans=(span,)))
+    for key, spans in moved.items():
+        draft.put_moved(replace(before[key], spans=spans))
         follow_disk(draft, key)
     if all(is_well(draft, draft.reservations[key]) for key in moved):
         for key in moved:
             known[key].reservation = draft.reservations[key]
         return _Try.STARTED
-    draft.board.move_back((key, moved[key], before[key].spans[0]) for key in moved)
+    draft.board.move_back({key: before[key].spans for key in moved})
     for key in moved:
         draft.put_moved(before[key])
     draft.disks.undo(disks)
@@ -308,9 +319,13 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
 def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
     """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
 
-    The board looks on hosts of one kind for one piece, and knows nothing of disk pools. `tried`: what came of that.
+    The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
     """
-    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
+    if (
+        tried is _Try.IN_THE_WAY
+        and len(reservation.spans) == 1
+        and draft.board.kinds_of(reservation.request.gpus) == 1
+    ):
         return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     return any(

@@ -95,7 +95,7 @@ def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int
 def _make_room(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: Instant) -> bool:
     """Lengthen a begun span over others' bookings, if each of those has another place by its promise."""
     way = draft.board.in_the_way(span.host, span.partition, span.end_at, end_at)
-    owners = sorted({owner for owner, _ in way}, key=by_number)
+    owners = sorted({*way}, key=by_number)
     if reservation.id in owners or len(owners) > MOST_DISPLACED:
         return False
     with draft.attempt() as attempt:

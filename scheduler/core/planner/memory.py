@@ -112,8 +112,7 @@ class Memory:
             self._sort_in(key, after.get(key))
             self.freed.note(before.get(key), after.get(key))
             if key in before:
-                for span in before[key].spans:
-                    board.unbook(span)
+                board.unbook(*before[key].spans)
             if key not in after:
                 self.settled.drop(key)
         if not is_in_order:

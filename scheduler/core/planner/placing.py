@@ -70,7 +70,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
             return None
         room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
         if room_at is None:
-            return spans
+            return _on_one_partition(draft, want, spans) or spans
         if want.storage is None:
             return _where_disks_have_room(draft, want, spans[0].start_at)
         if want.only_at or room_at >= min(draft.horizon_at, want.latest_at + 1):
@@ -78,6 +78,23 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
         from_at = max(room_at, from_at + 1)
         first = _earliest(draft, replace(want, from_at=from_at))
     return None
+
+
+def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
+    """Return the same hours on one partition, if that is neither later nor longer: such a booking can be moved whole."""
+    if is_of_one_partition(spans) or want.stay is not None or want.avoid or want.kept_disk is not None:
+        return None
+    storage, profile = draft.hosts[spans[0].host].storage, draft.hosts[spans[0].host].profile
+    kinds, want = dict(draft.board.profiles_by_kind), replace(want, storage=storage)
+    fit = next(fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile)
+    return draft.board.earliest_cut(
+        cut_fit(draft, want, fit, end_by_at=spans[-1].end_at),
+        spans[0].start_at,
+        shape=shape_of(want),
+        stretches=partial(stretches_for, draft, want),
+        may_park=partial(may_park_at, want),
+        until_at=min(spans[-1].end_at, draft.horizon_at),
+    )
 
 
 def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
@@ -209,6 +226,18 @@ def fits_of(draft: Draft, want: Want) -> Iterator[Fit]:
             shortest_s = lead_s + draft.rules.min_useful_s
             whole_s = max(lead_s + want.run_s, shortest_s)
             yield Fit(want.gpus, whole_s, shortest_s, -1, label, want.may_use_silent, kind)
+
+
+def cut_fit(draft: Draft, want: Want, fit: Fit, *, end_by_at: Instant = FOREVER) -> Fit:
+    """Return a fit that the calendar may cut at boundaries, each piece on the same partition; if that may be at all."""
+    if not draft.windows or want.at_boundary is not AtBoundary.PARK:
+        return fit._replace(shortest_s=fit.whole_s)
+    lead_s = draft.lead_s(dict(draft.board.profiles_by_kind)[fit.kind], want.gpus)
+    return fit._replace(lead_s=lead_s, end_by_at=end_by_at)
+
+
+def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
+    return bool(spans) and len({(span.host, span.partition) for span in spans}) == 1
 
 
 def shape_of(want: Want) -> Hashable:
