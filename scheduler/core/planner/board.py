@@ -361,20 +361,25 @@ class Board:
     def earliest_cut(
         self,
         fit: Fit,
-        start_at: Instant,
+        from_at: Instant,
+        latest_at: Instant,
         *,
         shape: Hashable,
         stretches: Callable[[HostId], Iterable[Stretch]],
         may_park: Callable[[Stretch], bool],
-        until_at: Instant,
+        horizon_at: Instant,
     ) -> tuple[BookedSpan, ...] | None:
-        """Return a place on one partition that starts at an instant, in the pieces that its stretches make of it."""
-        fit = fit._replace(shape=self.know_shape(shape, until_at, stretches, may_park))
-        place = self.calendar.earliest(fit, start_at, start_at)
-        if place is None:
-            return None
-        pieces = self.calendar.pieces(place.host, place.set, place.start_at, fit)
-        return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
+        """Return the earliest place on one partition, in the pieces that its stretches make of it."""
+        until_at = min(from_at + fit.whole_s + LOOKS_AHEAD_S, horizon_at)
+        while True:
+            fit = fit._replace(shape=self.know_shape(shape, until_at, stretches, may_park))
+            place = self.calendar.earliest(fit, from_at, min(latest_at, until_at))
+            if place is not None:
+                pieces = self.calendar.pieces(place.host, place.set, place.start_at, fit)
+                return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
+            if until_at >= horizon_at:
+                return None
+            until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
 
     def latest(
         self,

@@ -81,20 +81,24 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 
 
 def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
-    """Return the same hours on one partition, if that is neither later nor longer: such a booking can be moved whole."""
+    """Return the earliest booking with all its hours on one partition: such a booking can be moved whole."""
     if is_of_one_partition(spans) or want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
-    storage, profile = draft.hosts[spans[0].host].storage, draft.hosts[spans[0].host].profile
-    kinds, want = dict(draft.board.profiles_by_kind), replace(want, storage=storage)
-    fit = next(fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile)
-    return draft.board.earliest_cut(
-        cut_fit(draft, want, fit, end_by_at=spans[-1].end_at),
-        spans[0].start_at,
-        shape=shape_of(want),
-        stretches=partial(stretches_for, draft, want),
-        may_park=partial(may_park_at, want),
-        until_at=min(spans[-1].end_at, draft.horizon_at),
-    )
+    latest_at = want.from_at if want.only_at else want.latest_at
+    found: tuple[BookedSpan, ...] | None = None
+    for fit in fits_of(draft, want):
+        latest_at = latest_at if found is None else found[0].start_at - 1
+        earlier = draft.board.earliest_cut(
+            cut_fit(draft, want, fit),
+            spans[0].start_at,
+            latest_at,
+            shape=shape_of(want),
+            stretches=partial(stretches_for, draft, want),
+            may_park=partial(may_park_at, want),
+            horizon_at=draft.horizon_at,
+        )
+        found = earlier or found
+    return found
 
 
 def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
