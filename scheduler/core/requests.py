@@ -90,6 +90,11 @@ class Request:
     key: str | None = None
     """The unique key under which a policy filed it: entry name, local start, number."""
 
+    @property
+    def is_at_fixed_time(self) -> bool:
+        """Whether it starts at one instant, or not at all."""
+        return self.start_by_at is not None and self.start_by_at == self.not_before_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:

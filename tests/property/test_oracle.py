@@ -7,6 +7,7 @@ NIGHTSHIFT_CALENDARS says how many random calendars are tried.
 
 import os
 from dataclasses import replace
+from itertools import product
 from random import Random
 
 import pytest
@@ -181,7 +182,49 @@ class Case:
                         return start, start + length
         return None
 
+    def pieces(self, want: Want, start: int) -> list[tuple[int, int]]:
+        """Cut a booking that starts at a minute where windows cut it; none if they do not let it."""
+        lead, left, found = LEAD_MINUTES[want.gpus], want.run_s // MINUTE_S, list[tuple[int, int]]()
+        minute = start
+        while minute < MINUTES:
+            edge = minute
+            while edge < MINUTES and self.may_run(want, edge):
+                edge += 1
+            length = lead + max(left, USEFUL_MINUTES)
+            if edge > minute and minute + length <= edge:
+                return [*found, (minute, minute + length)]
+            if minute + lead + USEFUL_MINUTES <= edge:
+                closing = None if edge >= MINUTES else (self.window_at(edge) or self.window_at(edge - 1))
+                if closing is None or AtBoundary.PARK not in closing[3] or want.at_boundary is not AtBoundary.PARK:
+                    return []
+                found.append((minute, edge))
+                left -= edge - minute - lead
+            elif not found:
+                return []
+            minute = edge
+            while minute < MINUTES and not self.may_run(want, minute):
+                minute += 1
+        return []
+
+    def on_one_partition(self, want: Want, from_minute: int) -> list[tuple[int, int]] | None:
+        """Try every minute for a start of which all pieces are free on one partition."""
+        for start in range(from_minute, MINUTES):
+            pieces = self.pieces(want, start)
+            minutes = {minute for piece in pieces for minute in range(*piece)}
+            for host, partition in product(self.hosts, self.profile.partitions_of_size(want.gpus)):
+                gpus = [(host, gpu) for gpu in partition.gpus]
+                if pieces and not any(key in self.lost or self.busy.get(key, set()) & minutes for key in gpus):
+                    return pieces
+        return None
+
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
+        """What is cut lies on one partition if there is one, else wherever each piece is soonest."""
+        anywhere = self.anywhere(want)
+        if anywhere is None or len(anywhere) == 1:
+            return anywhere
+        return self.on_one_partition(want, anywhere[0][0]) or anywhere
+
+    def anywhere(self, want: Want) -> list[tuple[int, int]] | None:
         found: list[tuple[int, int]] = []
         from_minute, left = (want.from_at - MIDNIGHT) // MINUTE_S, want.run_s // MINUTE_S
         while left > 0:

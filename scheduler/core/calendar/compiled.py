@@ -173,7 +173,8 @@ class CompiledCalendar:
         count = self._c.calendar_booking(self._handle, key, self._place_ref, self._fit_ref, self._due_ref)
         if count < 0:
             raise KeyError(key)
-        fit, pieces = self._fit, ()
+        fit = self._fit
+        pieces: tuple[tuple[Instant, Instant], ...] = ()
         if count:
             count = self._c.calendar_pieces(self._handle, key, self._piece_starts, self._piece_ends)
             pieces = tuple(zip(self._piece_starts[:count], self._piece_ends[:count], strict=True))

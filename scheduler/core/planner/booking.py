@@ -44,7 +44,7 @@ def with_kept_disk(want: Want, disk: BookedDisk) -> Want:
 
 def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> Want:
     from_at = max(draft.now, request.not_before_at or 0)
-    only_at = request.start_by_at is not None and request.start_by_at == request.not_before_at
+    only_at = request.is_at_fixed_time
     if only_at:
         assert request.start_by_at is not None
         from_at = request.start_by_at - _shortest_lead_s(draft, request.gpus)

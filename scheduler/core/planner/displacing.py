@@ -166,6 +166,8 @@ def _first_span(draft: Draft, want: Want, fit: Fit, host: HostId, partition: Par
 def _may_give_way(draft: Draft, reservation: Reservation) -> bool:
     if has_started(reservation) or reservation.outcome is not None or reservation.promise is None:
         return False
+    if reservation.request.is_at_fixed_time:
+        return False
     return reservation.spans[0].start_at > draft.now and not any(map(draft.is_lost, reservation.spans))
 
 

@@ -155,8 +155,7 @@ def _may_start_early(draft: Draft, reservation: Reservation) -> bool:
         return False
     if not reservation.spans or reservation.spans[0].start_at <= draft.now:
         return False
-    is_fixed = request.start_by_at is not None and request.start_by_at == request.not_before_at
-    return not is_fixed and (request.not_before_at or 0) <= draft.now
+    return not request.is_at_fixed_time and (request.not_before_at or 0) <= draft.now
 
 
 def _free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
@@ -317,15 +316,11 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
 
 
 def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
-    """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
+    """Whether one may find a place now that the board has not tried: of another kind, or with room for its disk.
 
     The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
     """
-    if (
-        tried is _Try.IN_THE_WAY
-        and len(reservation.spans) == 1
-        and draft.board.kinds_of(reservation.request.gpus) == 1
-    ):
+    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
         return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     return any(

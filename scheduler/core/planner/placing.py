@@ -82,7 +82,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 
 def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking with all its hours on one partition: such a booking can be moved whole."""
-    if is_of_one_partition(spans) or want.stay is not None or want.avoid or want.kept_disk is not None:
+    if len(spans) == 1 or want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
     latest_at = want.from_at if want.only_at else want.latest_at
     found: tuple[BookedSpan, ...] | None = None
