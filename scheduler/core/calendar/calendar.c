@@ -870,10 +870,12 @@ static i32 begin_collecting(Calendar *c) {
     return 0;
 }
 
-/* Collect the bookings on any GPU of a set in a span, up to `most` in all, then `most + 1` is returned. */
-static i32 collect(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *keys, i32 count, i32 most) {
+/* The bookings on any GPU of a set in a span, by number; up to `most` of them, then `most + 1` is returned. */
+i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *keys, i32 most) {
     const Host *host = &c->hosts[number];
     const Kind *kind = &c->kinds[host->kind];
+    i32 count = 0;
+    if (begin_collecting(c)) return NO_MEMORY;
     for (i32 g = 0; g < kind->gpus; g++) {
         if (!(kind->masks[set] >> g & 1)) continue;
         const Line *line = &host->lines[g];
@@ -885,14 +887,7 @@ static i32 collect(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32 *ke
             keys[count++] = key;
         }
     }
-    return count;
-}
-
-/* The bookings on any GPU of a set in a span, by number; up to `most` of them, then `most + 1` is returned. */
-i32 calendar_conflicts(Calendar *c, i32 host, i32 set, i64 start, i64 end, i32 *keys, i32 most) {
-    if (begin_collecting(c)) return NO_MEMORY;
-    i32 count = collect(c, host, set, start, end, keys, 0, most);
-    if (count <= most) qsort(keys, (size_t)count, sizeof(i32), smaller_first);
+    qsort(keys, (size_t)count, sizeof(i32), smaller_first);
     return count;
 }
 
@@ -1015,46 +1010,57 @@ static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *opt
     return 0;
 }
 
-/* Find who is in the way of a booking that starts now on a set; return 0 if that cannot be, or not all may give way. */
-static i32 look_at(Calendar *c, const Fit *fit, i32 host, i32 set, i32 widest, i32 most, Option *option) {
+/* The pieces of a booking that starts now on a host, whoever is in the way; 0 if windows do not let it. */
+static i32 pieces_now(const Calendar *c, const Fit *fit, i32 host, Stretch *pieces) {
     i64 now = c->now, at, until;
-    Stretch pieces[MOST_PIECES];
-    i32 n = 1;
-    if (fit->lead != ONE_PIECE) n = walk(c, host, -1, now, fit, pieces);
-    else if (fit_in(c, host, -1, 0, now, FOREVER, fit, now, &at, &until) && at == now && until == now + fit->whole)
-        pieces[0] = (Stretch){at, until};
-    else return 0;
-    if (!n) return 0;
-    *option = (Option){0, {now, pieces[n - 1].end, host, set}, {0}, 0};
+    if (fit->lead != ONE_PIECE) return walk(c, host, -1, now, fit, pieces);
+    if (!fit_in(c, host, -1, 0, now, FOREVER, fit, now, &at, &until) || at != now || until != now + fit->whole) return 0;
+    pieces[0] = (Stretch){at, until};
+    return 1;
+}
+
+/* Find who else is in the way of a booking on a set; return 0 if not all of them may give way. */
+static i32 look_at(
+    Calendar *c, i32 own, const Stretch *pieces, i32 n, i32 number, i32 set, i32 widest, i32 most, Option *option
+) {
+    const Host *host = &c->hosts[number];
+    const Kind *kind = &c->kinds[host->kind];
+    i32 count = 0;
+    i64 weight = 0;
     if (begin_collecting(c)) return NO_MEMORY;
-    for (i32 i = 0; i < n && option->n <= most; i++)
-        option->n = collect(c, host, set, pieces[i].start, pieces[i].end, option->keys, option->n, most);
-    if (option->n > most) return 0;
-    qsort(option->keys, (size_t)option->n, sizeof(i32), smaller_first);
-    for (i32 i = 0; i < option->n; i++) {
-        const Booking *b = &c->bookings[option->keys[i]];
-        if (b->due < b->place.start || b->fit.size > widest) return 0;
-        option->weight += (i64)b->fit.size * b->fit.whole;
+    c->stamp[own] = c->stamp_now;
+    for (i32 i = 0; i < n; i++) {
+        for (i32 g = 0; g < kind->gpus; g++) {
+            if (!(kind->masks[set] >> g & 1)) continue;
+            const Line *line = &host->lines[g];
+            for (i32 at = busy_after(line, pieces[i].start); at < line->n && line->at[at].start < pieces[i].end; at++) {
+                i32 key = line->at[at].key;
+                if (c->stamp[key] == c->stamp_now) continue;
+                c->stamp[key] = c->stamp_now;
+                const Booking *b = &c->bookings[key];
+                if (count == most || b->due < b->place.start || b->fit.size > widest) return 0;
+                option->keys[count++] = key;
+                weight += (i64)b->fit.size * b->fit.whole;
+            }
+        }
     }
+    qsort(option->keys, (size_t)count, sizeof(i32), smaller_first);
+    option->n = count;
+    option->weight = weight;
+    option->place = (Place){pieces[0].start, pieces[n - 1].end, number, set};
     return 1;
 }
 
 /* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved. */
 i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
     if (most > MOST_DISPLACED) most = MOST_DISPLACED;
-    Booking mine;
-    i32 outcome = take_out(c, key, &mine);
-    if (outcome) return outcome;
-    const Fit *fit = &mine.fit;
+    if (!is_booked(c, key)) return NO_PLACE;
+    const Fit fit = c->bookings[key].fit;
     i64 now = c->now;
-    Place place;
-    if (!calendar_earliest(c, fit, now, now, &place) && is_whole(fit, &place)) {
-        moved[0] = key;
-        return book_or_back(c, key, &mine, &place, 1);
-    }
     Option options[MOST_TRIES + 1];
-    i32 option_count = 0, seen = 0;
-    Index *index = &c->by_size[fit->size];
+    Stretch pieces[MOST_PIECES];
+    i32 option_count = 0, seen = 0, on_host = -1, n_pieces = 0;
+    Index *index = &c->by_size[fit.size];
     for (i32 number = 0; number < index->n; number++) {
         Chunk *chunk = &index->chunks[number];
         for (i32 n = 0; n < chunk->n; n++) {
@@ -1063,18 +1069,34 @@ i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
             if (gap->end <= now) continue;
             seen++;
             const Host *host = &c->hosts[gap->host];
-            if (!may_use(host, fit) || host->begin[gap->set] > now) continue;
+            if (!may_use(host, &fit) || host->begin[gap->set] > now) continue;
+            if (gap->host != on_host) {
+                on_host = gap->host;
+                n_pieces = pieces_now(c, &fit, on_host, pieces);
+            }
+            if (!n_pieces) continue;
             Option option;
-            i32 may = look_at(c, fit, gap->host, gap->set, widest, most, &option);
+            i32 may = look_at(c, key, pieces, n_pieces, gap->host, gap->set, widest, most, &option);
             if (may < 0) return may;
             if (!may) continue;
             i32 slot = option_count;
             while (slot > 0 && options[slot - 1].weight > option.weight) { options[slot] = options[slot - 1]; slot--; }
             options[slot] = option;
             if (option_count < MOST_TRIES) option_count++;
+            if (!option.n) goto ranked;
         }
     }
 ranked:
+    /* Where there are more sets than are looked at here, nobody may be in the way on one of them. */
+    if (!option_count && seen < MOST_FREE) return 0;
+    Booking mine;
+    i32 outcome = take_out(c, key, &mine);
+    if (outcome) return outcome;
+    Place place;
+    if (!calendar_earliest(c, &fit, now, now, &place) && is_whole(&fit, &place)) {
+        moved[0] = key;
+        return book_or_back(c, key, &mine, &place, 1);
+    }
     for (i32 i = 0; i < option_count; i++) {
         i32 count = displace(c, key, &mine, &options[i], moved);
         if (count > 0) free(mine.pieces);

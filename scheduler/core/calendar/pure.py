@@ -809,27 +809,35 @@ class PureCalendar:
         Others of more than `widest` GPUs stay. Returns the bookings that moved, itself first.
         """
         most = min(most, MOST_EVER_DISPLACED)
+        found, are_all = self._displaceable(key, widest, most)
+        if not found and are_all:
+            return None
         mine = self.free(key)
         place = self.earliest(mine.fit, self.now, self.now)
         if place is not None and _is_whole(mine.fit, place):
             self.book(key, place, mine.fit, mine.due_at)
             return [key]
-        for chosen, others in self._displaceable(mine.fit, widest, most):
+        for chosen, others in found:
             moved = self._displace(key, mine, chosen, others)
             if moved is not None:
                 return moved
         self._put_in(key, mine)
         return None
 
-    def _displaceable(self, fit: Fit, widest: int, most: int) -> list[tuple[Place, list[int]]]:
-        """Return blocks that are free now and what is booked on them before it would be over, fewest GPUs first."""
-        gaps, now = self._by_size.get(fit.size), self.now
+    def _displaceable(self, key: int, widest: int, most: int) -> tuple[list[tuple[Place, list[int]]], bool]:
+        """Return blocks that are free now and what is booked on them before it would be over, fewest GPUs first.
+
+        And whether there are no more blocks than were looked at. One with nothing in the way is enough.
+        """
+        fit, now = self._bookings[key].fit, self.now
+        gaps = self._by_size.get(fit.size)
         if gaps is None:
-            return []
+            return [], True
         found: list[tuple[int, int, Place, list[int]]] = []
+        pieces_on: dict[int, list[tuple[Instant, Instant]]] = {}
         seen = 0
         for gap_start, host_number, chosen, gap_end in (gap for chunk in gaps.chunks for gap in chunk):
-            if gap_start != BEGUN or seen == MOST_FREE:
+            if gap_start != BEGUN or seen == MOST_FREE or (found and not found[-1][3]):
                 break
             if gap_end <= now:
                 continue
@@ -837,14 +845,13 @@ class PureCalendar:
             host = self._hosts[host_number]
             if not self._may_use(host, fit) or host.begin[chosen] > now:
                 continue
-            pieces = [(now, now + fit.whole_s)]
-            if fit.lead_s != ONE_PIECE:
-                pieces = self._walk(host_number, -1, now, fit)
-            elif self._fit(host_number, -1, 0, now, FOREVER, fit, now) != pieces[0]:
-                continue
+            if host_number not in pieces_on:
+                pieces_on[host_number] = self._pieces_now(host_number, fit)
+            pieces = pieces_on[host_number]
             if not pieces:
                 continue
-            others = sorted({other for piece in pieces for other in self.conflicts(host_number, chosen, *piece)})
+            ways = (self.conflicts(host_number, chosen, *piece) for piece in pieces)
+            others = sorted({other for way in ways for other in way} - {key})
             if len(others) > most:
                 continue
             bookings = [self._bookings[other] for other in others]
@@ -853,7 +860,14 @@ class PureCalendar:
             weight = sum(b.fit.size * b.fit.whole_s for b in bookings)
             found.append((weight, len(found), Place(now, pieces[-1][1], host_number, chosen), others))
         found.sort()
-        return [(place, others) for _, _, place, others in found[:MOST_TRIES]]
+        return [(place, others) for _, _, place, others in found[:MOST_TRIES]], seen < MOST_FREE
+
+    def _pieces_now(self, host: int, fit: Fit) -> list[tuple[Instant, Instant]]:
+        """Return the pieces of a booking that starts now, whoever is in the way; none if windows do not let it."""
+        if fit.lead_s != ONE_PIECE:
+            return self._walk(host, -1, self.now, fit)
+        whole = self.now, self.now + fit.whole_s
+        return [whole] if self._fit(host, -1, 0, self.now, FOREVER, fit, self.now) == whole else []
 
     def _displace(self, key: int, mine: Booking, place: Place, others: Sequence[int]) -> list[int] | None:
         taken = [(other, self.free(other)) for other in others]
