@@ -200,13 +200,13 @@ def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
     """
     if reservation.request.continues is not None:
         return True
-    if any(f.disk == reservation.disk and f.deleted_at is None for h in draft.facts.values() for f in h.disks):
-        return True
     vms = draft.vms_of(reservation.id)
     have_all_failed = all(vm.end is VmEnd.START_FAILED and vm.up_at is None for _, vm in vms)
     # What did not end in its time goes on, and may leave a disk there yet.
     may_go_on = any(vm.problem.startswith(TIMED_OUT) for _, vm in vms)
-    return len(vms) < reservation.generation or not have_all_failed or may_go_on
+    if len(vms) < reservation.generation or not have_all_failed or may_go_on:
+        return True
+    return any(f.disk == reservation.disk and f.deleted_at is None for h in draft.facts.values() for f in h.disks)
 
 
 def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:

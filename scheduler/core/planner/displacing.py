@@ -4,7 +4,7 @@ The calendar does this for bookings in one piece, many times faster; here are th
 one that starts, and as those that are in the way. All of it or nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from scheduler.core.calendar.pure import Fit
@@ -39,7 +39,8 @@ class Displacer:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
-        self._are_pieces: bool | None = None
+        self._stuck_on: dict[HostId, list[BookedSpan]] | None = None
+        """Bookings that may give way and that the calendar cannot move."""
         self._free: dict[int, list[tuple[HostId, PartitionId]]] = {}
 
     @property
@@ -55,7 +56,7 @@ class Displacer:
         """Start one now, others out of its way; False: nothing has changed."""
         draft = self._draft
         reservation = draft.reservations[key]
-        if not self.goes_on or has_started(reservation) or not self._is_of_use():
+        if not self.goes_on or has_started(reservation) or not self._hosts(reservation):
             return False
         self._looks_left -= 1
         option = min(self._options(reservation), default=None, key=lambda option: option[0])
@@ -82,26 +83,42 @@ class Displacer:
             attempt.keep()
         return True
 
-    def _is_of_use(self) -> bool:
-        """Whether anybody waits in several pieces: with the others the calendar has tried all that is tried here."""
-        if self._are_pieces is None:
-            draft, movable = self._draft, self._draft.board.movable
-            # Without windows nothing is in pieces.
-            self._are_pieces = bool(draft.windows) and any(
-                one.id not in movable and _may_give_way(draft, one) for one in draft.live() if one.spans
-            )
-        return self._are_pieces
+    def _hosts(self, reservation: Reservation) -> Collection[HostId]:
+        """Return the hosts on which there is anything to try that the calendar has not tried."""
+        draft, movable = self._draft, self._draft.board.movable
+        if not draft.windows:
+            # Then the calendar moves all that may be moved.
+            return ()
+        if reservation.id not in movable:
+            return draft.hosts
+        if self._stuck_on is None:
+            self._stuck_on = {}
+            for one in draft.live():
+                if one.spans and one.id not in movable and _may_give_way(draft, one):
+                    for span in one.spans:
+                        self._stuck_on.setdefault(span.host, []).append(span)
+        return self._stuck_on
+
+    def _is_tried(self, reservation: Reservation, first: BookedSpan) -> bool:
+        """Whether the calendar has tried a place: nobody is in the way that it cannot move itself."""
+        if reservation.id not in self._draft.board.movable or self._stuck_on is None:
+            return False
+        spans = self._stuck_on.get(first.host, ())
+        return not any(span.start_at < first.end_at and first.start_at < span.end_at for span in spans)
 
     def _options(self, reservation: Reservation) -> Iterator[Option]:
         """Yield the partitions on which one could begin now if those that are booked there gave way."""
         draft, gpus = self._draft, reservation.request.gpus
         want = _want(draft, reservation)
         fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
+        hosts = self._hosts(reservation)
         for host, partition in self._free_now(gpus):
+            if host not in hosts:
+                continue
             if want.storage is not None and draft.hosts[host].storage != want.storage:
                 continue
             first = _first_span(draft, want, fits[id(draft.hosts[host].profile)], host, partition)
-            if first is None:
+            if first is None or self._is_tried(reservation, first):
                 continue
             others = self._in_the_way(reservation, first)
             if others:

@@ -39,8 +39,9 @@ def compress(draft: Draft) -> None:
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
     of_use = None if left is None else _UseOfRoom(draft, left)
     ahead = [r for r in draft.live() if r.spans and r.spans[-1].start_at > now]
-    waiting = [r for r in ahead if (of_use is None or of_use.may_be_to(r)) and _may_move_up(draft, r)]
-    waiting = [r for r in waiting if of_use is None or of_use.to(r)]
+    if of_use is not None:
+        ahead = [r for r in ahead if of_use.to(r)]
+    waiting = [r for r in ahead if _may_move_up(draft, r)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -94,14 +95,10 @@ class _UseOfRoom:
         self._owners = {owner for owner, _ in left}
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
 
-    def may_be_to(self, reservation: Reservation) -> bool:
-        """Whether `to` has to be asked at all: costs next to nothing."""
-        return self._has_limits or not has_started(reservation) or bool(self._gaps_of(reservation.request.gpus))
-
     def to(self, reservation: Reservation) -> bool:
         """Whether a started one, which had no better place before, may have one now."""
         draft, request = self._draft, reservation.request
-        if not has_started(reservation) or not is_disk_bound(draft, reservation):
+        if not has_started(reservation):
             return True
         if self._has_limits and any(
             self._owners & one.members for one in book_of(draft).limited(request.owner) if one.is_bound_by_bookings
@@ -109,7 +106,7 @@ class _UseOfRoom:
             return True
         gaps = self._gaps_of(request.gpus)
         if not gaps:
-            return False
+            return not is_disk_bound(draft, reservation)
         ends_at = draft.now
         for span in reservation.spans:
             if span.generation is None and span.start_at > ends_at:
@@ -121,7 +118,7 @@ class _UseOfRoom:
                     if from_at < span.start_at and from_at + needed_s <= end_at:
                         return True
             ends_at = max(ends_at, span.end_at)
-        return False
+        return not is_disk_bound(draft, reservation)
 
     def _shortest_s(self, host: HostId, gpus: int) -> int:
         assert self._draft.rules is not None

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from scheduler.core.plan import BookedDisk
 from scheduler.core.requests import DiskId
-from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.spans import Instant
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -66,7 +66,9 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         self._pools: dict[tuple[str, bool], dict[DiskId, BookedDisk]] = {}
         self._booked_gib: dict[tuple[str, bool], int] = {}
         self._ends: list[tuple[Instant, DiskId]] = []
-        """A heap of until when each is booked, with some that are gone or kept longer."""
+        """A heap of until when each is booked, with some that are gone or kept longer, without those that are over."""
+        self._over: set[DiskId] = set()
+        """Those that were over when somebody has asked."""
         for disk in rows.values():
             self._add(disk)
 
@@ -78,15 +80,13 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         """Return the size of all of them together, whenever each is booked."""
         return self._booked_gib.get((storage, is_scratch), 0)
 
-    def first_end_at(self) -> Instant:
-        """Return until when the one is booked that is given back first; FOREVER when there is none."""
-        while self._ends:
-            at, key = self._ends[0]
-            disk = self.get(key)
-            if disk is not None and disk.until_at == at:
-                return at
-            heappop(self._ends)
-        return FOREVER
+    def over(self, now: Instant) -> list[DiskId]:
+        """Return the disks that are booked for no longer, in the order of their ids."""
+        while self._ends and self._ends[0][0] <= now:
+            self._over.add(heappop(self._ends)[1])
+        for key in [key for key in self._over if key not in self or self[key].until_at > now]:
+            self._over.discard(key)
+        return sorted(self._over)
 
     def _set(self, key: DiskId, value: BookedDisk | None) -> None:
         old = self.get(key)

@@ -301,12 +301,13 @@ def close_ended(draft: Draft) -> None:
 
 def _drop_disks(draft: Draft) -> None:
     """Give room back whose retention is over, once the disk is seen to be gone."""
-    if draft.disks.first_end_at() > draft.now:
+    over = draft.disks.over(draft.now)
+    if not over:
         return
     present = {fact.disk for facts in draft.facts.values() for fact in facts.disks if fact.deleted_at is None}
-    for disk_id, disk in sorted(draft.disks.items()):
-        holder = draft.reservations.get(disk.reservation)
+    for disk_id in over:
+        holder = draft.reservations.get(draft.disks[disk_id].reservation)
         is_held = holder is not None and holder.outcome is None
-        if disk.until_at <= draft.now and disk_id not in present and not is_held:
+        if disk_id not in present and not is_held:
             del draft.disks[disk_id]
             draft.is_room_freed = True
