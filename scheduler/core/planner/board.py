@@ -244,6 +244,11 @@ class Board:
             return None
         return {self._owners[other][0]: self._renamed(other) for other in moved}
 
+    def put_late(self, reservation: ReservationId) -> tuple[BookedSpan, ...] | None:
+        """Move a movable booking to the latest place that its promise allows; return its spans, or None: it stays."""
+        key = self.movable[reservation].key
+        return self._renamed(key) if self.calendar.relax([key]) else None
+
     def move_back(self, before: Mapping[ReservationId, tuple[BookedSpan, ...]]) -> None:
         """Undo moves: each a reservation, and where its spans were."""
         taken = []

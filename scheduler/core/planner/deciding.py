@@ -9,6 +9,7 @@ from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.early import put_late
 from scheduler.core.planner.extending import lengthen, room_until_at
 from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit
@@ -32,8 +33,12 @@ def windows_for_each_host(windows: tuple[Window, ...]) -> tuple[Window, ...]:
 
 
 def decide_windows(draft: Draft) -> None:
-    """Decide each window whose time has come, once; release the rest of those with nothing left ahead."""
+    """Decide each window whose time has come, once; release the rest of those with nothing left ahead.
+
+    Where tenants are parked the layout is free afterwards: all that goes on or waits is placed anew then.
+    """
     given = []
+    are_opening = False
     for key in draft.window_book.to_decide(draft.now):
         window = draft.windows[key]
         if window.end_at <= draft.now:
@@ -47,8 +52,14 @@ def decide_windows(draft: Draft) -> None:
             continue
         if decided.state is WindowState.RELEASED:
             given.append(decided)
+        else:
+            are_opening = True
     if given:
         _use_gifts(draft, given)
+    elif are_opening:
+        replan(draft)
+    if given or are_opening:
+        put_late(draft)
 
 
 def booked_in(draft: Draft, window: Window) -> list[Reservation]:

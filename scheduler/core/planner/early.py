@@ -282,6 +282,27 @@ def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) ->
         board.set_movable(reservation, fit, shape, due_at)
 
 
+def put_late(draft: Draft) -> None:
+    """Move those that wait to the latest place that their promises allow: the near future is for whoever can start."""
+    draft.ready_board()
+    _make_movable(draft)
+    known = draft.board.movable
+    last_first = sorted(known, key=lambda key: (-known[key].spans[-1].end_at, by_number(key)))
+    for key in last_first:
+        before, disks = known[key].reservation, draft.disks.mark()
+        spans = draft.board.put_late(key)
+        if spans is None:
+            continue
+        draft.put_moved(replace(before, spans=spans))
+        follow_disk(draft, key)
+        if is_well(draft, draft.reservations[key]):
+            known[key].reservation = draft.reservations[key]
+        else:
+            draft.board.move_back({key: before.spans})
+            draft.put_moved(before)
+            draft.disks.undo(disks)
+
+
 class _Try(Enum):
     """What came of trying to start one now that the board may move."""
 
