@@ -181,7 +181,15 @@ class CompiledCalendar:
         return Booking(
             _told(self._place),
             Fit(
-                fit.size, fit.whole, fit.shortest, fit.shape, fit.label, bool(fit.silent), fit.kind, fit.lead, fit.end_by
+                fit.size,
+                fit.whole,
+                fit.shortest,
+                fit.shape,
+                fit.label,
+                bool(fit.silent),
+                fit.kind,
+                fit.lead,
+                fit.end_by,
             ),
             self._due.value,
             pieces,

@@ -709,9 +709,7 @@ class PureCalendar:
             return place
         return place._replace(end_at=self._walk(place.host, place.set, place.start_at, fit)[-1][1])
 
-    def _fit_late(
-        self, host: int, place: int, low: Instant, start: Instant, gap_end: Instant, fit: Fit
-    ) -> Instant:
+    def _fit_late(self, host: int, place: int, low: Instant, start: Instant, gap_end: Instant, fit: Fit) -> Instant:
         """Return the latest start in `[low, start]` in a gap of a set, with all that it is booked for; -1: none."""
         if start < low:
             return -1
@@ -850,17 +848,35 @@ class PureCalendar:
             pieces = pieces_on[host_number]
             if not pieces:
                 continue
-            ways = (self.conflicts(host_number, chosen, *piece) for piece in pieces)
-            others = sorted({other for way in ways for other in way} - {key})
-            if len(others) > most:
+            others = self._giving_way(key, host_number, chosen, pieces, widest, most)
+            if others is None:
                 continue
-            bookings = [self._bookings[other] for other in others]
-            if any(b.due_at < b.place.start_at or b.fit.size > widest for b in bookings):
-                continue
-            weight = sum(b.fit.size * b.fit.whole_s for b in bookings)
+            fits = [self._bookings[other].fit for other in others]
+            weight = sum(fit.size * fit.whole_s for fit in fits)
             found.append((weight, len(found), Place(now, pieces[-1][1], host_number, chosen), others))
         found.sort()
         return [(place, others) for _, _, place, others in found[:MOST_TRIES]], seen < MOST_FREE
+
+    def _giving_way(
+        self, own: int, host: int, place: int, pieces: Sequence[tuple[Instant, Instant]], widest: int, most: int
+    ) -> list[int] | None:
+        """Return who else is in the way on a set; None if not all of them may give way to it."""
+        mine, bookings = self._hosts[host], self._bookings
+        found: set[int] = set()
+        for start, end in pieces:
+            for gpu in mine.kind.gpus[place]:
+                starts, keys = mine.starts[gpu], mine.keys[gpu]
+                at = bisect_right(mine.ends[gpu], start)
+                while at < len(starts) and starts[at] < end:
+                    key = keys[at]
+                    at += 1
+                    if key == own or key in found:
+                        continue
+                    booked, fit, due_at, _ = bookings[key]
+                    if len(found) == most or due_at < booked.start_at or fit.size > widest:
+                        return None
+                    found.add(key)
+        return sorted(found)
 
     def _pieces_now(self, host: int, fit: Fit) -> list[tuple[Instant, Instant]]:
         """Return the pieces of a booking that starts now, whoever is in the way; none if windows do not let it."""

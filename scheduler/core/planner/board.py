@@ -237,7 +237,9 @@ class Board:
         if known is not None:
             self.calendar.set_due(known.key, FIXED)
 
-    def start_now(self, reservation: ReservationId, *, widest: int) -> dict[ReservationId, tuple[BookedSpan, ...]] | None:
+    def start_now(
+        self, reservation: ReservationId, *, widest: int
+    ) -> dict[ReservationId, tuple[BookedSpan, ...]] | None:
         """Move a movable booking to now, others out of its way; return the new spans, or None: nothing moved."""
         moved = self.calendar.start_now(self.movable[reservation].key, widest=widest)
         if moved is None:

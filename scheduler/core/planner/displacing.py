@@ -41,7 +41,7 @@ class Displacer:
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
         self._stuck_on: dict[HostId, list[BookedSpan]] | None = None
         """Bookings that may give way and that the calendar cannot move."""
-        self._free: dict[int, list[tuple[HostId, PartitionId]]] = {}
+        self._free: dict[tuple[HostId, int], list[PartitionId]] = {}
 
     @property
     def goes_on(self) -> bool:
@@ -111,10 +111,8 @@ class Displacer:
         draft, gpus = self._draft, reservation.request.gpus
         want = _want(draft, reservation)
         fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
-        hosts = self._hosts(reservation)
-        for host, partition in self._free_now(gpus):
-            if host not in hosts:
-                continue
+        hosts = [host for host in draft.hosts if host in self._hosts(reservation)]
+        for host, partition in ((host, one) for host in hosts for one in self._free_now(host, gpus)):
             if want.storage is not None and draft.hosts[host].storage != want.storage:
                 continue
             first = _first_span(draft, want, fits[id(draft.hosts[host].profile)], host, partition)
@@ -125,19 +123,20 @@ class Displacer:
                 weight = sum(_gpu_s(draft.reservations[other]) for other in others)
                 yield weight, first, others
 
-    def _free_now(self, gpus: int) -> list[tuple[HostId, PartitionId]]:
-        """Return the partitions of a size on which nothing is booked at this instant."""
-        if gpus not in self._free:
-            draft, now = self._draft, self._draft.now
-            self._free[gpus] = [
-                (host.id, partition.id)
-                for host in draft.hosts.values()
-                if host.id not in draft.silent_hosts and gpus in host.profile.sizes
-                for partition in host.profile.partitions_of_size(gpus)
-                if draft.board.free_until(host.id, partition.id, now) > now
-                and draft.board.begins_at(host.id, partition.id) <= now
+    def _free_now(self, host: HostId, gpus: int) -> list[PartitionId]:
+        """Return the partitions of a size on a host on which nothing is booked at this instant."""
+        draft, now = self._draft, self._draft.now
+        profile = draft.hosts[host].profile
+        if host in draft.silent_hosts or gpus not in profile.sizes:
+            return []
+        if (host, gpus) not in self._free:
+            self._free[host, gpus] = [
+                partition.id
+                for partition in profile.partitions_of_size(gpus)
+                if draft.board.free_until(host, partition.id, now) > now
+                and draft.board.begins_at(host, partition.id) <= now
             ]
-        return self._free[gpus]
+        return self._free[host, gpus]
 
     def _in_the_way(self, reservation: Reservation, first: BookedSpan) -> list[ReservationId]:
         """Return whose bookings lie where a span would, if all of them may give way; else none."""

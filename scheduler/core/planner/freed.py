@@ -47,7 +47,7 @@ class Freed:
         self._left = None
 
     def take(self, by: Hashable) -> list[Left] | None:
-        """Return what was freed since this was last asked, or None if anything may have been; `by`: what else counts."""
+        """Return what was freed since this was last asked, or None: anything may have been. `by`: what else counts."""
         left = self._left if by == self._by else None
         self._left, self._by = [], by
         self.takes += 1

@@ -37,11 +37,9 @@ def compress(draft: Draft) -> None:
     now = draft.now
     draft.ready_board()
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
-    of_use = None if left is None else _UseOfRoom(draft, left)
+    room = None if left is None else _Room(draft, left)
     ahead = [r for r in draft.live() if r.spans and r.spans[-1].start_at > now]
-    if of_use is not None:
-        ahead = [r for r in ahead if of_use.to(r)]
-    waiting = [r for r in ahead if _may_move_up(draft, r)]
+    waiting = [r for r in ahead if _may_move_up(draft, r, room)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -57,10 +55,17 @@ def compress(draft: Draft) -> None:
         rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=old[0].start_at, accept=is_earlier)
 
 
-def _may_move_up(draft: Draft, reservation: Reservation) -> bool:
+def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:
+    """`room`: what was freed since somebody looked last; None: anything may have been."""
     first, promise = reservation.spans[0], reservation.promise
     if has_started(reservation) or first.start_at <= draft.now or promise is None:
-        return _may_be_earlier(draft, reservation)
+        if room is None or not has_started(reservation):
+            return _may_be_earlier(draft, reservation, None)
+        if _may_be_earlier(draft, reservation, room):
+            return True
+        # One that never ran looks for room for its disk too.
+        never_ran = reservation.spans[-1].end_at > draft.now and not any(s.is_pinned for s in reservation.spans)
+        return never_ran and not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
     known = draft.board.movable.get(reservation.id)
     if known is not None and known.reservation is reservation:
         # It waits in one piece, in time.
@@ -70,74 +75,78 @@ def _may_move_up(draft: Draft, reservation: Reservation) -> bool:
     return not is_in_time and bool(movable(draft, reservation))
 
 
-def _may_be_earlier(draft: Draft, reservation: Reservation) -> bool:
-    """Whether a span that may be moved could begin before it does, if only there was room."""
+def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:
+    """Whether a span that may be moved could begin before it does, if only there was room; in what was freed, if told.
+
+    Where it had no better place before, each better one that it has now begins in a gap that somebody has left.
+    """
     request, ends_at, openings = reservation.request, draft.now, draft.openings
+    if room is not None:
+        if room.is_of_use_by_limits(reservation):
+            room = None
+        elif not room.gaps_of(request.gpus):
+            return False
     for span in reservation.spans:
         if span.generation is None and span.start_at > draft.now:
             from_at = max(ends_at, draft.now)
             key = request.gpus, request.queue, request.at_boundary, from_at
             if key not in openings:
                 openings[key] = _opens_at(draft, request, from_at)
-            if span.start_at > openings[key]:
+            if span.start_at > openings[key] and (room is None or room.is_before(span, openings[key], request.gpus)):
                 return True
         ends_at = span.end_at
     return False
 
 
-class _UseOfRoom:
-    """Of what use it is to others that somebody left."""
+class _Room:
+    """What others have left."""
 
     def __init__(self, draft: Draft, left: Sequence[Left]) -> None:
         self._draft = draft
         self._left = left
-        self._gaps: dict[int, list[tuple[HostId, Instant, Instant]]] = {}
+        self._gaps: dict[int, list[tuple[HostId, Instant, Instant, int]]] = {}
         self._owners = {owner for owner, _ in left}
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
 
-    def to(self, reservation: Reservation) -> bool:
-        """Whether a started one, which had no better place before, may have one now."""
-        draft, request = self._draft, reservation.request
-        if not has_started(reservation):
-            return True
-        if self._has_limits and any(
-            self._owners & one.members for one in book_of(draft).limited(request.owner) if one.is_bound_by_bookings
-        ):
-            return True
-        gaps = self._gaps_of(request.gpus)
-        if not gaps:
-            return not is_disk_bound(draft, reservation)
-        ends_at = draft.now
-        for span in reservation.spans:
-            if span.generation is None and span.start_at > ends_at:
-                for host, start_at, end_at in gaps:
-                    from_at = max(start_at, ends_at)
-                    # If it is booked behind the gap, the two together are as long as it likes.
-                    is_behind = host == span.host and end_at == span.start_at
-                    needed_s = 1 if is_behind else self._shortest_s(host, request.gpus)
-                    if from_at < span.start_at and from_at + needed_s <= end_at:
-                        return True
-            ends_at = max(ends_at, span.end_at)
-        return not is_disk_bound(draft, reservation)
+    def is_of_use_by_limits(self, reservation: Reservation) -> bool:
+        """Whether somebody left whose bookings count together with those of one's owner."""
+        if not self._has_limits:
+            return False
+        limited = book_of(self._draft).limited(reservation.request.owner)
+        return any(self._owners & one.members for one in limited if one.is_bound_by_bookings)
 
-    def _shortest_s(self, host: HostId, gpus: int) -> int:
-        assert self._draft.rules is not None
-        return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
+    def is_before(self, span: BookedSpan, from_at: Instant, gpus: int) -> bool:
+        """Whether a span could begin from an instant on, earlier than it does, in a gap that somebody has left."""
+        for host, start_at, end_at, shortest_s in self.gaps_of(gpus):
+            begins_at = max(start_at, from_at)
+            if begins_at >= span.start_at:
+                continue
+            # If it is booked behind the gap, the two together are as long as it likes.
+            is_behind = host == span.host and begins_at < end_at == span.start_at
+            if is_behind or begins_at + shortest_s <= end_at:
+                return True
+        return False
 
-    def _gaps_of(self, gpus: int) -> list[tuple[HostId, Instant, Instant]]:
-        """Return the gaps of all sets of a size that somebody has left."""
+    def gaps_of(self, gpus: int) -> list[tuple[HostId, Instant, Instant, int]]:
+        """Return the gaps of all sets of a size that somebody has left, each with the shortest that can be booked."""
         if gpus not in self._gaps:
             draft = self._draft
-            found = {
-                (part.host, start_at, end_at)
+            found: set[tuple[HostId, Instant, Instant]] = {
+                (part.host, *gap)
                 for _, part in self._left
                 if part.end_at > draft.now
                 for partition in draft.hosts[part.host].profile.partitions_of_size(gpus)
                 if partition.mask & draft.partition_of(part).mask
-                for start_at, end_at in draft.board.gaps(part.host, partition.id, part.start_at, part.end_at)
+                for gap in draft.board.gaps(part.host, partition.id, part.start_at, part.end_at)
             }
-            self._gaps[gpus] = sorted(found)
+            self._gaps[gpus] = [
+                (host, start_at, end_at, self._shortest_s(host, gpus)) for host, start_at, end_at in sorted(found)
+            ]
         return self._gaps[gpus]
+
+    def _shortest_s(self, host: HostId, gpus: int) -> int:
+        assert self._draft.rules is not None
+        return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
 
 
 def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
