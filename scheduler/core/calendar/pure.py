@@ -8,7 +8,8 @@ changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned b
 each.
 
 Everything is clipped at `now`: a gap that has begun starts at `BEGUN`, so what lies behind plays no part, and equal
-bookings give equal answers, however they came to be. `compiled` is the same in C; both give the same results, which
+bookings give equal answers, however they came to be. A booking may be cut at the edges of stretches, and goes on in
+the next one on the same set (`Fit.lead_s`). `compiled` is the same in C; both give the same results, which
 tests hold them to. Instants are whole seconds.
 """
 

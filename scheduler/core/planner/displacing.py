@@ -1,7 +1,8 @@
 """Displacing: who waits starts now though others are in the way, if each of those has another place by its promise.
 
-The calendar does this for bookings in one piece, many times faster; here are those in several, over boundaries: as the
-one that starts, and as those that are in the way. All of it or nothing.
+The calendar does this for bookings on one partition, many times faster. Here are those that it cannot move, as the one
+that starts and as those that are in the way: what goes on elsewhere after a boundary, and what may not start before a
+later instant. All of it or nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -111,8 +112,10 @@ class Displacer:
         draft, gpus = self._draft, reservation.request.gpus
         want = _want(draft, reservation)
         fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
-        hosts = [host for host in draft.hosts if host in self._hosts(reservation)]
-        for host, partition in ((host, one) for host in hosts for one in self._free_now(host, gpus)):
+        to_try = self._hosts(reservation)
+        hosts = [host for host in draft.hosts if host in to_try]
+        places = [(host, partition) for host in hosts for partition in self._free_now(host, gpus)]
+        for host, partition in places:
             if want.storage is not None and draft.hosts[host].storage != want.storage:
                 continue
             first = _first_span(draft, want, fits[id(draft.hosts[host].profile)], host, partition)

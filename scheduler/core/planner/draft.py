@@ -90,7 +90,9 @@ class Draft:
         self._window_book: WindowBook | None = self.memory.window_book(plan)
         # In one order, however the plan was read: equal plans give equal changes.
         self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
-        self.windows: dict[WindowId, Window] = dict(self._window_book.by_id)
+        self.windows: dict[WindowId, Window] = self._window_book.by_id
+        self._are_windows_ours = False
+        """Whether `windows` is a copy that may be written to."""
         self.reservations: Rows[ReservationId, Reservation] = Rows(self.memory.reservations(plan))
         self.disks: DiskRows = self.memory.disks(plan)
         self._live = self.memory.live()
@@ -179,7 +181,7 @@ class Draft:
     def window_book(self) -> WindowBook:
         """The windows as they are now, looked up."""
         if self._window_book is None:
-            self._window_book = WindowBook(dict(self.windows))
+            self._window_book = WindowBook(self.share_windows())
         return self._window_book
 
     def stretches_of(
@@ -313,12 +315,29 @@ class Draft:
             self._live.pop(key, None)
 
     def put_window(self, window: Window) -> None:
+        self._copy_windows()
         self.windows[window.id] = window
         self.forget_windows()
 
     def drop_window(self, window: WindowId) -> None:
+        self._copy_windows()
         del self.windows[window]
         self.forget_windows()
+
+    def _copy_windows(self) -> None:
+        if not self._are_windows_ours:
+            self.windows = dict(self.windows)
+            self._are_windows_ours = True
+
+    def share_windows(self) -> dict[WindowId, Window]:
+        """Return the windows as they are, never to change."""
+        self._are_windows_ours = False
+        return self.windows
+
+    def set_windows(self, windows: dict[WindowId, Window]) -> None:
+        """Bring the windows back to what they were when they were shared."""
+        self.windows = windows
+        self._are_windows_ours = False
 
     def set_rules(self, rules: Rules, text: str) -> None:
         self.rules = self.new_rules = rules
@@ -525,7 +544,7 @@ class _Saved:
 
     def __init__(self, draft: Draft) -> None:
         self.marks = draft.reservations.mark(), draft.disks.mark()
-        self.windows = dict(draft.windows)
+        self.windows = draft.share_windows()
         self.rules = (draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at)
         self.events = len(draft.events)
         self.is_room_freed = draft.is_room_freed
@@ -535,8 +554,8 @@ class _Saved:
         draft.undo_rows(*self.marks)
         draft.undo_freed(self.marks[0], self.takes)
         before = draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at
-        if draft.windows != self.windows or before != self.rules:
-            draft.windows = self.windows
+        if draft.windows is not self.windows or before != self.rules:
+            draft.set_windows(self.windows)
             draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
             draft.forget_windows()
         del draft.events[self.events :]

@@ -139,7 +139,7 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
     waiting = []
     for key in keys:
         reservation = draft.reservations.get(key)
-        if reservation is None or has_started(reservation) or reservation.outcome is not None:
+        if reservation is None or reservation.generation or reservation.outcome is not None:
             continue
         if (reservation.request.not_before_at or 0) > draft.now:
             tried.not_before(key, reservation.request.not_before_at or 0)
@@ -237,7 +237,7 @@ def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) ->
     new = [
         reservation
         for reservation in (draft.live() if waiting is None else waiting)
-        if not has_started(reservation)
+        if not reservation.generation
         and (reservation.id not in known or known[reservation.id].reservation is not reservation)
         and _may_start_early(draft, reservation)
     ]

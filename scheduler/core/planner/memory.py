@@ -177,14 +177,14 @@ class Memory:
         kept[1].forget()
         return kept[1]
 
-    def reservations(self, plan: Plan) -> dict[ReservationId, Reservation]:
-        """Return a plan's reservations in the order in which they came, however it was read."""
+    def reservations(self, plan: Plan) -> Mapping[ReservationId, Reservation]:
+        """Return a plan's reservations in the order in which they came, however it was read. Not to be changed."""
         keys = list(plan.reservations)
         if keys != self._reservations:
             keys.sort(key=by_number)
             self._reservations = keys
             return {key: plan.reservations[key] for key in keys}
-        return dict(plan.reservations)
+        return plan.reservations
 
 
 def _are_alike(known: Plan, plan: Plan) -> bool:

@@ -1,8 +1,9 @@
 """Placing: the earliest booking for some running hours, on the calendar as it stands.
 
 A booking is one span, or several where its hours cross a boundary and it may be parked there: it runs to the edge and
-goes on, perhaps on another block or host, when its time comes again. Every span holds its lead (the hand-over and the
-start, by bounds) and at least the minimum useful length. Changes nothing.
+goes on when its time comes again. All of them lie on one partition, if one is free for all; else each is wherever it
+can be soonest. Every span holds its lead (the hand-over and the start, by bounds) and at least the minimum useful
+length. Changes nothing.
 """
 
 from collections.abc import Hashable, Iterator, Sequence

@@ -38,8 +38,16 @@ def compress(draft: Draft) -> None:
     draft.ready_board()
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
     room = None if left is None else _Room(draft, left)
-    ahead = [r for r in draft.live() if r.spans and r.spans[-1].start_at > now]
-    waiting = [r for r in ahead if _may_move_up(draft, r, room)]
+    known = draft.board.movable
+    waiting = [
+        r
+        for r in draft.live()
+        if r.spans
+        and r.spans[-1].start_at > now
+        # Those that the board may move wait in time.
+        and not (r.id in known and known[r.id].reservation is r)
+        and _may_move_up(draft, r, room)
+    ]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -66,10 +74,6 @@ def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -
         # One that never ran looks for room for its disk too.
         never_ran = reservation.spans[-1].end_at > draft.now and not any(s.is_pinned for s in reservation.spans)
         return never_ran and not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
-    known = draft.board.movable.get(reservation.id)
-    if known is not None and known.reservation is reservation:
-        # It waits in one piece, in time.
-        return False
     by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
     is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
     return not is_in_time and bool(movable(draft, reservation))

@@ -1,5 +1,6 @@
 """Rows that are being changed, with a journal: what was changed since when is told, or undone, at that cost."""
 
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
@@ -14,7 +15,7 @@ V = TypeVar("V")
 class Rows(dict[K, V], Generic[K, V]):
     """A dict that remembers what was there. Changed by `rows[key] = value` and `del rows[key]` alone."""
 
-    def __init__(self, rows: dict[K, V]) -> None:
+    def __init__(self, rows: Mapping[K, V]) -> None:
         super().__init__(rows)
         self._journal: list[tuple[K, V | None]] = []
 
