@@ -61,7 +61,7 @@ class Want:
 
 def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking, or None when there is none before the horizon."""
-    first = _earliest(draft, want)
+    first = earliest_piece(draft, want)
     from_at = want.from_at
     for _ in range(MOST_DISK_WAITS):
         if first is None:
@@ -77,7 +77,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
         if want.only_at or room_at >= min(draft.horizon_at, want.latest_at + 1):
             return None
         from_at = max(room_at, from_at + 1)
-        first = _earliest(draft, replace(want, from_at=from_at))
+        first = earliest_piece(draft, replace(want, from_at=from_at))
     return None
 
 
@@ -181,7 +181,7 @@ def with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, 
             return tuple(spans)
         if len(spans) == MOST_PARKINGS:
             return None
-        following = _earliest(
+        following = earliest_piece(
             draft,
             Want(
                 gpus=want.gpus,
@@ -199,7 +199,7 @@ def with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, 
         spans.append(following)
 
 
-def _earliest(draft: Draft, want: Want) -> BookedSpan | None:
+def earliest_piece(draft: Draft, want: Want) -> BookedSpan | None:
     """Return the earliest first span; of equally early ones where it stays, then where least is broken up."""
     board = draft.ready_board()
     latest_at = want.from_at if want.only_at else want.latest_at

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import Reach, is_disk_bound, movable, over_as_it_is, rebook
+from scheduler.core.planner.booking import Reach, is_disk_bound, movable, over_as_it_is, rebook, want_of
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.limits import book_of, limits_changed_at
+from scheduler.core.planner.placing import earliest_piece
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, Request, ReservationId, by_number
 from scheduler.core.spans import Instant
@@ -96,7 +97,7 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
             key = request.gpus, request.queue, request.at_boundary, from_at
             if key not in openings:
                 openings[key] = _opens_at(draft, request, from_at)
-            if span.start_at > openings[key] and (room is None or room.is_before(span, openings[key], request.gpus)):
+            if span.start_at > openings[key] and (room is None or room.is_before(reservation, span, openings[key])):
                 return True
         ends_at = span.end_at
     return False
@@ -119,17 +120,31 @@ class _Room:
         limited = book_of(self._draft).limited(reservation.request.owner)
         return any(self._owners & one.members for one in limited if one.is_bound_by_bookings)
 
-    def is_before(self, span: BookedSpan, from_at: Instant, gpus: int) -> bool:
-        """Whether a span could begin from an instant on, earlier than it does, in a gap that somebody has left."""
-        for host, start_at, end_at, shortest_s in self.gaps_of(gpus):
+    def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
+        """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left."""
+        is_long_enough = False
+        for host, start_at, end_at, shortest_s in self.gaps_of(reservation.request.gpus):
             begins_at = max(start_at, from_at)
             if begins_at >= span.start_at:
                 continue
-            # If it is booked behind the gap, the two together are as long as it likes.
-            is_behind = host == span.host and begins_at < end_at == span.start_at
-            if is_behind or begins_at + shortest_s <= end_at:
+            if host == span.host and begins_at < end_at == span.start_at:
+                # It is booked behind the gap: the two together are as long as it likes.
                 return True
-        return False
+            is_long_enough = is_long_enough or begins_at + shortest_s <= end_at
+        return is_long_enough and self._fits_before(reservation, span, from_at)
+
+    def _fits_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
+        """Whether there is room anywhere for a piece that does what a span and those after it do, earlier."""
+        draft, request = self._draft, reservation.request
+        rest_s = sum(draft.hours_s(one, request.gpus) for one in reservation.spans if one.start_at >= span.start_at)
+        want = replace(
+            want_of(draft, request, run_s=rest_s, with_gifts=True),
+            only_at=False,
+            from_at=from_at,
+            latest_at=span.start_at - 1,
+            storage=draft.hosts[span.host].storage,
+        )
+        return earliest_piece(draft, want) is not None
 
     def gaps_of(self, gpus: int) -> list[tuple[HostId, Instant, Instant, int]]:
         """Return the gaps of all sets of a size that somebody has left, each with the shortest that can be booked."""
