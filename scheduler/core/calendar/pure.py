@@ -251,11 +251,14 @@ class PureCalendar:
 
     def set_stretches(self, shape: int, host: int, stretches: Sequence[tuple[Instant, Instant, bool]]) -> None:
         """Give a shape its stretches on a host, in order: start, end, and whether it may be parked at the end."""
-        self._shapes[shape][host] = (
+        mine = (
             [start for start, _, _ in stretches],
             [end for _, end, _ in stretches],
             [may_park for _, _, may_park in stretches],
         )
+        # Most hosts have those of the first: what is worked out for one holds for all that share them.
+        first = next(iter(self._shapes[shape].values()), None)
+        self._shapes[shape][host] = first if first == mine else mine
 
     # ---- time
 
@@ -844,9 +847,10 @@ class PureCalendar:
             host = self._hosts[host_number]
             if not self._may_use(host, fit) or host.begin[chosen] > now:
                 continue
-            if host_number not in pieces_on:
-                pieces_on[host_number] = self._pieces_now(host_number, fit)
-            pieces = pieces_on[host_number]
+            shared = id(self._shapes[fit.shape].get(host_number)) if fit.shape >= 0 else 0
+            if shared not in pieces_on:
+                pieces_on[shared] = self._pieces_now(host_number, fit)
+            pieces = pieces_on[shared]
             if not pieces:
                 continue
             others = self._giving_way(key, host_number, chosen, pieces, widest, most)

@@ -13,7 +13,7 @@ from scheduler.core.planner.early import put_late
 from scheduler.core.planner.extending import lengthen, room_until_at
 from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit
-from scheduler.core.planner.replanning import compress, is_stuck, replan
+from scheduler.core.planner.replanning import compress, replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import ReservationId, Role
 from scheduler.core.windows import Window, WindowId, WindowState
@@ -111,18 +111,8 @@ def _use_gifts(draft: Draft, windows: Sequence[Window]) -> None:
         if window is not None and movable(draft, r):
             owed_s = sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r))
             going.append((r.id, window, owed_s))
-
-    alone = [one for one in going if is_stuck(draft, draft.reservations[one[0]])]
-
-    def run_on() -> None:
-        for one in going:
-            if one not in alone:
-                _run_on(draft, *one)
-
-    if replan(draft, first=run_on) is not None:
-        alone = going
-    for reservation_id, window, owed_s in alone:
-        _run_on_alone(draft, reservation_id, window, owed_s)
+    for reservation_id, window, owed_s in going:
+        _run_on_and_rebook(draft, reservation_id, window, owed_s)
     compress(draft)
 
 
@@ -150,8 +140,8 @@ def _run_on(draft: Draft, reservation_id: ReservationId, window: Window, owed_s:
         lengthen(draft, reservation, span, end_at)
 
 
-def _run_on_alone(draft: Draft, reservation_id: ReservationId, window: Window, owed_s: int) -> None:
-    """The same with everybody else left where they are."""
+def _run_on_and_rebook(draft: Draft, reservation_id: ReservationId, window: Window, owed_s: int) -> None:
+    """The same, and place what is left to deliver after it anew; everybody else is left where they are."""
     with draft.attempt() as attempt:
         reservation = draft.reservations[reservation_id]
         before = _edge_span(draft, reservation, window)
