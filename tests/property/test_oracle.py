@@ -218,11 +218,13 @@ class Case:
         return None
 
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
-        """What is cut lies on one partition if there is one, else wherever each piece is soonest."""
+        """What is cut lies on one partition if one is free a day or a quarter of the wait later, else anywhere."""
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:
             return anywhere
-        return self.on_one_partition(want, anywhere[0][0]) or anywhere
+        first = anywhere[0][0]
+        found = self.on_one_partition(want, first)
+        return found if found and found[0][0] <= first + max(24 * 60, first // 4) else anywhere
 
     def anywhere(self, want: Want) -> list[tuple[int, int]] | None:
         found: list[tuple[int, int]] = []

@@ -377,7 +377,7 @@ class Board:
         horizon_at: Instant,
     ) -> tuple[BookedSpan, ...] | None:
         """Return the earliest place on one partition, in the pieces that its stretches make of it."""
-        until_at = min(from_at + fit.whole_s + LOOKS_AHEAD_S, horizon_at)
+        until_at = min(min(latest_at, from_at + LOOKS_AHEAD_S) + 4 * fit.whole_s, horizon_at)
         while True:
             fit = fit._replace(shape=self.know_shape(shape, until_at, stretches, may_park))
             place = self.calendar.earliest(fit, from_at, min(latest_at, until_at))

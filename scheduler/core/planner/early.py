@@ -337,11 +337,12 @@ def _start(draft: Draft, reservation_id: ReservationId) -> _Try:
 
 
 def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
-    """Whether one may find a place now that the board has not tried: of another kind, or with room for its disk.
+    """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
 
     The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
     """
-    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
+    is_one = len(reservation.spans) == 1
+    if tried is _Try.IN_THE_WAY and is_one and draft.board.kinds_of(reservation.request.gpus) == 1:
         return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     return any(

@@ -1,8 +1,8 @@
 """Placing: the earliest booking for some running hours, on the calendar as it stands.
 
 A booking is one span, or several where its hours cross a boundary and it may be parked there: it runs to the edge and
-goes on when its time comes again. All of them lie on one partition, if one is free for all; else each is wherever it
-can be soonest. Every span holds its lead (the hand-over and the start, by bounds) and at least the minimum useful
+goes on when its time comes again. All of them lie on one partition, if one is free for all soon enough; else each is
+wherever it can be soonest. Every span holds its lead (the hand-over and the start, by bounds) and at least the minimum useful
 length. Changes nothing.
 """
 
@@ -14,12 +14,15 @@ from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedDisk, BookedSpan
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId
-from scheduler.core.spans import FOREVER, Instant
+from scheduler.core.spans import DAY_S, FOREVER, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Stretch, Stretches
 
 MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
+
+LATER_S, LATER_PART = DAY_S, 4
+"""A booking of several pieces begins so much later for being on one partition: a day, or this part of its wait."""
 
 MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
@@ -82,16 +85,21 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 
 
 def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
-    """Return the earliest booking with all its hours on one partition: such a booking can be moved whole."""
+    """Return the earliest booking with all its hours on one partition, if that is not much later than these spans.
+
+    Such a booking can be moved whole, and breaks up nothing.
+    """
     if len(spans) == 1 or want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
-    latest_at = want.from_at if want.only_at else want.latest_at
+    first_at = spans[0].start_at
+    latest_at = first_at + max(LATER_S, (first_at - draft.now) // LATER_PART)
+    latest_at = want.from_at if want.only_at else min(latest_at, want.latest_at)
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found[0].start_at - 1
         earlier = draft.board.earliest_cut(
             cut_fit(draft, want, fit),
-            spans[0].start_at,
+            first_at,
             latest_at,
             shape=shape_of(want),
             stretches=partial(stretches_for, draft, want),
