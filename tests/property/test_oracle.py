@@ -14,6 +14,7 @@ import pytest
 
 from scheduler.core.facts import GpuFact, GpuState, HostFacts
 from scheduler.core.plan import BookedSpan, Host, Plan, Reservation
+from scheduler.core.planner import placing
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
@@ -27,6 +28,7 @@ CALENDARS = int(os.environ.get("NIGHTSHIFT_CALENDARS", "1000"))
 MINUTES = 480
 LEAD_MINUTES = {1: 11, 2: 11, 4: 12, 8: 13, 16: 15}
 USEFUL_MINUTES = 10
+LATER_MINUTES = 30
 
 
 class Case:
@@ -61,6 +63,7 @@ class Case:
         self.booked: list[tuple[HostId, str, int, int]] = []
         for _ in range(random.choice([0, 3, 12, 40])):
             self._book()
+        self.are_policys = random.random() < 0.5
         self.lost = {(host, random.randrange(16)) for host in self.hosts if random.random() < 0.2}
 
     def _book(self) -> None:
@@ -118,8 +121,9 @@ class Case:
                 gpus=gpus,
                 run_s=60,
                 submitted_at=MIDNIGHT,
-                not_before_at=None,
-                start_by_at=None,
+                not_before_at=MIDNIGHT + start * MINUTE_S if self.are_policys else None,
+                start_by_at=MIDNIGHT + start * MINUTE_S if self.are_policys else None,
+                key=f"course#{number}" if self.are_policys else None,
                 at_boundary=AtBoundary.PARK,
                 image="ubuntu-24.04",
                 disk_gib=10,
@@ -218,13 +222,19 @@ class Case:
         return None
 
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
-        """What is cut lies on one partition if one is free a day or a quarter of the wait later, else anywhere."""
+        """What is cut lies on one partition if one is free, else anywhere.
+
+        Where the policy's own reservations stand in the way, it has to be free within a day or a quarter of the wait.
+        """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:
             return anywhere
         first = anywhere[0][0]
         found = self.on_one_partition(want, first)
-        return found if found and found[0][0] <= first + max(24 * 60, first // 4) else anywhere
+        is_crossed = self.are_policys and any(self.may_run(want, start) for _, _, start, _ in self.booked if start)
+        if found and is_crossed and found[0][0] > first + max(LATER_MINUTES, first // 4):
+            found = None
+        return found or anywhere
 
     def anywhere(self, want: Want) -> list[tuple[int, int]] | None:
         found: list[tuple[int, int]] = []
@@ -240,7 +250,8 @@ class Case:
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_placing_agrees_with_trying_every_minute(block: int) -> None:
+def test_placing_agrees_with_trying_every_minute(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "LATER_S", LATER_MINUTES * MINUTE_S)
     compared = 0
     for seed in range(block, CALENDARS, 10):
         case = Case(seed)

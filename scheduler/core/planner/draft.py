@@ -117,6 +117,8 @@ class Draft:
         self.begins: tuple[tuple[HostId, Hashable], ...] = ()
         """What keeps sets of some hosts from being booked, or for a while; after `ready_board`."""
         self._stretches, self.openings = self.memory.stretches(self._window_book, self.rules, self.horizon_at)
+        self.crossed: dict[Hashable, bool] = {}
+        """Of which shapes of requests it was looked whether the policy's own reservations stand in their way."""
         self._leads_s: dict[tuple[int, int], int] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""

@@ -26,6 +26,7 @@ from scheduler.core.planner.limits import limits_changed_at
 from scheduler.core.planner.placing import (
     cut_fit,
     fits_of,
+    is_crossed,
     is_of_one_partition,
     may_park_at,
     shape_of,
@@ -341,10 +342,10 @@ def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try |
 
     The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
     """
-    is_one = len(reservation.spans) == 1
-    if tried is _Try.IN_THE_WAY and is_one and draft.board.kinds_of(reservation.request.gpus) == 1:
-        return False
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
+        if len(reservation.spans) == 1 or not is_crossed(draft, want):
+            return False
     return any(
         draft.board.earliest(
             fit,

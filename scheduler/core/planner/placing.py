@@ -1,8 +1,8 @@
 """Placing: the earliest booking for some running hours, on the calendar as it stands.
 
 A booking is one span, or several where its hours cross a boundary and it may be parked there: it runs to the edge and
-goes on when its time comes again. All of them lie on one partition, if one is free for all soon enough; else each is
-wherever it can be soonest. Every span holds its lead (the hand-over and the start, by bounds) and at least the minimum useful
+goes on when its time comes again. All of them lie on one partition, if one is free for all; else each is wherever it
+can be soonest. Every span holds its lead (the hand-over and the start, by bounds) and at least the minimum useful
 length. Changes nothing.
 """
 
@@ -22,7 +22,8 @@ MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
 LATER_S, LATER_PART = DAY_S, 4
-"""A booking of several pieces begins so much later for being on one partition: a day, or this part of its wait."""
+"""Where the policy's own reservations stand in the way of long ones, these begin no more than so much later for being
+on one partition: a day, or this part of their wait."""
 
 MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
@@ -85,15 +86,16 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 
 
 def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
-    """Return the earliest booking with all its hours on one partition, if that is not much later than these spans.
+    """Return the earliest booking with all its hours on one partition: it can be moved whole, and breaks up nothing.
 
-    Such a booking can be moved whole, and breaks up nothing.
+    Not if it is much later than these spans because the policy's own reservations stand in the way.
     """
     if len(spans) == 1 or want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
     first_at = spans[0].start_at
-    latest_at = first_at + max(LATER_S, (first_at - draft.now) // LATER_PART)
-    latest_at = want.from_at if want.only_at else min(latest_at, want.latest_at)
+    latest_at = want.from_at if want.only_at else want.latest_at
+    if is_crossed(draft, want):
+        latest_at = min(latest_at, first_at + max(LATER_S, (first_at - draft.now) // LATER_PART))
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found[0].start_at - 1
@@ -247,6 +249,22 @@ def cut_fit(draft: Draft, want: Want, fit: Fit, *, end_by_at: Instant = FOREVER)
         return fit._replace(shortest_s=fit.whole_s)
     lead_s = draft.lead_s(dict(draft.board.profiles_by_kind)[fit.kind], want.gpus)
     return fit._replace(lead_s=lead_s, end_by_at=end_by_at)
+
+
+def is_crossed(draft: Draft, want: Want) -> bool:
+    """Whether the policy's own reservations stand where such a request may run: what is long cannot pass by them."""
+    shape = shape_of(want)
+    if shape not in draft.crossed:
+        draft.crossed[shape] = any(
+            stretch.start_at <= span.start_at < stretch.end_at
+            for one in draft.live()
+            if one.request.key is not None
+            for span in one.spans
+            if span.start_at > draft.now
+            for stretch in stretches_for(draft, want, span.host)
+            if stretch.end_at > span.start_at
+        )
+    return draft.crossed[shape]
 
 
 def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
