@@ -281,3 +281,32 @@ def test_whatever_the_check_accepts_is_simulated(name: str, seed: int) -> None:
     assert found_figures.asked == 12
     assert found_figures.started + sum(count for _, count in found_figures.refused) == 12
     assert found_figures.promises_broken == 0
+
+
+COURSE = """\
+reserve:
+  - {name: course, cron: "0 10 * * *", for: 2h, gpus: 8, count: 2, queue: batch, owner: teacher}
+"""
+NIGHTS = """\
+version: 1
+zone: Europe/Berlin
+outside: day
+layouts:
+  day: {sizes: [1, 2, 4, 8], queues: [batch]}
+  night: {sizes: [16], queues: [hpc]}
+queues: {batch: {at_boundary: park}, hpc: {at_boundary: finish}}
+images: [ubuntu]
+windows:
+  - {name: night, layout: night, opens: "0 20 * * *", for: 12h}
+"""
+
+
+def test_a_long_request_starts_though_a_course_stands_in_its_way_each_day() -> None:
+    # From eight to ten, and from noon to eight: no partition is free for all of it without a break.
+    run = lived(loaded(NIGHTS + COURSE), [asks(13 * HOUR_S, 4, hours=20)])
+    story = run.stories[0]
+    assert story.promise is not None
+    assert story.promise.start_by_at <= MIDNIGHT + 13 * HOUR_S + HOUR_S
+    assert story.started_at is not None
+    assert story.started_at <= story.promise.start_by_at
+    assert len(story.ran) > 2, "it has the hours before a course, after it, and of other days"

@@ -380,6 +380,7 @@ class Draft:
         self._window_writes += 1
         self._window_book = None
         self.memory.freed.note_all()
+        self.crossed.clear()
         self._windows_of.clear()
         self._stretches, self.openings = {}, {}
         self._late_stops.clear()

@@ -109,6 +109,8 @@ def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -
             horizon_at=draft.horizon_at,
         )
         found = earlier or found
+    if found is None or _disk_room_at(draft, want, found, draft.hosts[found[0].host].storage) is not None:
+        return None
     return found
 
 
@@ -256,15 +258,21 @@ def is_crossed(draft: Draft, want: Want) -> bool:
     shape = shape_of(want)
     if shape not in draft.crossed:
         draft.crossed[shape] = any(
-            stretch.start_at <= span.start_at < stretch.end_at
+            _lies_in(stretches_for(draft, want, span.host), span.start_at)
             for one in draft.live()
             if one.request.key is not None
             for span in one.spans
             if span.start_at > draft.now
-            for stretch in stretches_for(draft, want, span.host)
-            if stretch.end_at > span.start_at
         )
     return draft.crossed[shape]
+
+
+def _lies_in(stretches: Stretches, at: Instant) -> bool:
+    """Whether an instant lies in any of some stretches."""
+    for stretch in stretches:
+        if at < stretch.end_at:
+            return stretch.start_at <= at
+    return False
 
 
 def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
