@@ -224,7 +224,7 @@ class Case:
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
         """What is cut lies on one partition if one is free, else anywhere.
 
-        Where the policy's own reservations stand in the way, it has to be free within a day or a quarter of the wait.
+        Where the policy's own reservations stand in the way, it has to be free soon, or within a quarter of the wait.
         """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:

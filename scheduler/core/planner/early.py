@@ -343,9 +343,8 @@ def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try |
     The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
     """
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
-    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(reservation.request.gpus) == 1:
-        if len(reservation.spans) == 1 or not is_crossed(draft, want):
-            return False
+    if tried is _Try.IN_THE_WAY and draft.board.kinds_of(want.gpus) == 1 and not is_crossed(draft, want):
+        return False
     return any(
         draft.board.earliest(
             fit,

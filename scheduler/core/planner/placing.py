@@ -14,16 +14,16 @@ from scheduler.core.calendar.pure import Fit
 from scheduler.core.plan import BookedDisk, BookedSpan
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId
-from scheduler.core.spans import DAY_S, FOREVER, Instant
+from scheduler.core.spans import FOREVER, HOUR_S, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Stretch, Stretches
 
 MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
-LATER_S, LATER_PART = DAY_S, 4
+LATER_S, LATER_PART = 2 * HOUR_S, 4
 """Where the policy's own reservations stand in the way of long ones, these begin no more than so much later for being
-on one partition: a day, or this part of their wait."""
+on one partition: two hours, or this part of their wait."""
 
 MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
