@@ -224,14 +224,17 @@ class Case:
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
         """What is cut lies on one partition if one is free, else anywhere.
 
-        Where the policy's own reservations stand in the way, it has to be free soon, or within a quarter of the wait.
+        Where the policy's own reservations stand in the way, or any place is free now, it has to be free soon, or within
+        a quarter of the wait.
         """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:
             return anywhere
         first = anywhere[0][0]
         found = self.on_one_partition(want, first)
-        is_crossed = self.are_policys and any(self.may_run(want, start) for _, _, start, _ in self.booked if start)
+        is_crossed = first == 0 or (
+            self.are_policys and any(self.may_run(want, start) for _, _, start, _ in self.booked if start)
+        )
         if found and is_crossed and found[0][0] > first + max(LATER_MINUTES, first // 4):
             found = None
         return found or anywhere

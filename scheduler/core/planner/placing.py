@@ -22,8 +22,8 @@ MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
 LATER_S, LATER_PART = 2 * HOUR_S, 4
-"""Where the policy's own reservations stand in the way of long ones, these begin no more than so much later for being
-on one partition: two hours, or this part of their wait."""
+"""Where long ones could start at once, or the policy's own reservations stand in their way, they begin no more than so
+much later for being on one partition: two hours, or this part of their wait."""
 
 MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
@@ -88,13 +88,14 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking with all its hours on one partition: it can be moved whole, and breaks up nothing.
 
-    Not if it is much later than these spans because the policy's own reservations stand in the way.
+    Not if it is much later than these spans, where these could start at once, or where the policy's own reservations
+    stand in the way.
     """
     if len(spans) == 1 or want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
     first_at = spans[0].start_at
     latest_at = want.from_at if want.only_at else want.latest_at
-    if is_crossed(draft, want):
+    if first_at <= draft.now or is_crossed(draft, want):
         latest_at = min(latest_at, first_at + max(LATER_S, (first_at - draft.now) // LATER_PART))
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
