@@ -224,7 +224,7 @@ class Case:
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
         """What is cut lies on one partition if one is free, else anywhere.
 
-        Where the policy's own reservations stand in the way, or any place is free now, it has to be free soon, or within
+        Where the policy's own reservations stand in the way, or a place is free now, it has to be free soon, or within
         a quarter of the wait.
         """
         anywhere = self.anywhere(want)
