@@ -137,6 +137,9 @@ def test_everything_runs_once_it_is_started_and_is_written_down(up: Supervised, 
 
 def test_the_end_is_in_order_clean_and_leaves_nothing_running(up: Supervised, data: Path) -> None:
     pids = [pid for pid in up.pids().values() if pid is not None]
+    logs = [up.stack.installation.logs / f"{name}.log" for name in (WORKER, TICKER)]
+    # A stand-in that is ended before it has come so far leaves no trace of its end.
+    wait_for("both say that they live", lambda: all("lives" in log.read_text() for log in logs), within_s=WITHIN_S)
     begun_s = time.monotonic()
     up.stack.stop()
     assert time.monotonic() - begun_s < 10
