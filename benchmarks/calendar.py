@@ -29,9 +29,9 @@ from rich.table import Table
 
 from benchmarks.workload import LIMITS_S, SIZES, WEIGHTS
 from scheduler.core.calendar import compiled
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.calendar.kinds import aligned_kind
 from scheduler.core.calendar.making import Calendar, make_calendar
-from scheduler.core.calendar.pure import Fit
 
 LOAD = 0.7
 BESIDE_HOSTS = 1000

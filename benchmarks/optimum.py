@@ -28,10 +28,10 @@ from benchmarks.peers.peer import GPUS, NOT_HERE, NotHere
 from benchmarks.trace_checker import Event, Left, Placed, Told, check
 from benchmarks.traces import TraceRequest
 from benchmarks.workload import HOUR_S, LIMITS_S, SIZES, WEIGHTS
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.calendar.improving import MOST_PLACED
 from scheduler.core.calendar.kinds import aligned_kind
 from scheduler.core.calendar.making import make_calendar
-from scheduler.core.calendar.pure import Fit
 from scheduler.core.calendar.witness import Witness
 from scheduler.core.spans import FOREVER
 

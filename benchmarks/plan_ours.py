@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.calendar.kinds import aligned_kind
 from scheduler.core.calendar.making import make_calendar
-from scheduler.core.calendar.pure import Fit
 
 HOST = aligned_kind(16)
 

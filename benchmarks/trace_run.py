@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from benchmarks.trace_checker import Event, Left, Placed, Told, check
 from benchmarks.traces import OpenClock, Schedule, TraceRequest
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.calendar.kinds import aligned_kind
 from scheduler.core.calendar.likely import Likely
 from scheduler.core.calendar.making import Calendar, make_calendar
 from scheduler.core.calendar.orders import Order, wide_response_ratio
-from scheduler.core.calendar.pure import Fit
 from scheduler.core.calendar.witness import Witness
 from scheduler.core.rules import Slack
 from scheduler.core.spans import FOREVER, HOUR_S

@@ -283,27 +283,11 @@ def test_whatever_the_check_accepts_is_simulated(name: str, seed: int) -> None:
     assert found_figures.promises_broken == 0
 
 
-COURSE = """\
-reserve:
-  - {name: course, cron: "0 10 * * *", for: 2h, gpus: 8, count: 2, queue: batch, owner: teacher}
-"""
-NIGHTS = """\
-version: 1
-zone: Europe/Berlin
-outside: day
-layouts:
-  day: {sizes: [1, 2, 4, 8], queues: [batch]}
-  night: {sizes: [16], queues: [hpc]}
-queues: {batch: {at_boundary: park}, hpc: {at_boundary: finish}}
-images: [ubuntu]
-windows:
-  - {name: night, layout: night, opens: "0 20 * * *", for: 12h}
-"""
-
-
-def test_a_long_request_starts_though_a_course_stands_in_its_way_each_day() -> None:
+def test_a_long_request_starts_though_a_course_stands_in_its_way_each_day(make_policy: MakePolicy) -> None:
     # From eight to ten, and from noon to eight: no partition is free for all of it without a break.
-    run = lived(loaded(NIGHTS + COURSE), [asks(13 * HOUR_S, 4, hours=20)])
+    course = '{name: course, cron: "0 10 * * *", for: 2h, gpus: 8, count: 2, queue: interactive, owner: teacher}'
+    policy = make_policy(windows=NIGHT.replace(", only_if_queued: true", ""), reserve=course)
+    run = lived(policy, [asks(13 * HOUR_S, 4, hours=20)])
     story = run.stories[0]
     assert story.promise is not None
     assert story.promise.start_by_at <= MIDNIGHT + 13 * HOUR_S + HOUR_S

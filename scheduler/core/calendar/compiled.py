@@ -10,8 +10,8 @@ from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint64, c_void
 from functools import cache
 from importlib.resources import files
 
+from scheduler.core.calendar.bookings import FIXED, MOST_DISPLACED, MOST_PIECES, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.calendar.kinds import Kind
-from scheduler.core.calendar.pure import FIXED, MOST_DISPLACED, MOST_PIECES, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 

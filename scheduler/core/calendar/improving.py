@@ -11,8 +11,8 @@ any machine. Must not read a clock.
 
 from collections.abc import Iterator, Sequence
 
+from scheduler.core.calendar.bookings import FIXED, Booking
 from scheduler.core.calendar.making import Calendar
-from scheduler.core.calendar.pure import FIXED, Booking
 
 MOST_BOOKINGS = 64
 """So many of those that start first are looked at; the others stay."""

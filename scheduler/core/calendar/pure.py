@@ -2,10 +2,8 @@
 
 For each size there is one index of all maximal free gaps of all sets of that size, on all hosts, in order of their
 start. The earliest fit is the first gap in it that is long enough, so its cost does not grow with the number of hosts.
-Gaps lie in chunks; each chunk has an upper bound of how long its gaps are and how late they end, which is tightened
-only when a scan found nothing. So has each block of chunks: of thousands a look passes by all but a few. A booking
-changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned blocks of 16 GPUs), a few microseconds
-each.
+A booking changes the gaps of the sets that share a GPU with its own (5 to 31 on aligned blocks of 16 GPUs), a few
+microseconds each. The index itself is in `gaps`.
 
 Everything is clipped at `now`: a gap that has begun starts at `BEGUN`, so what lies behind plays no part, and equal
 bookings give equal answers, however they came to be. A booking may be cut at the edges of stretches, and goes on in
@@ -15,22 +13,21 @@ tests hold them to. Instants are whole seconds.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from scheduler.core.calendar.bookings import (
+    FIXED,
+    MOST_DISPLACED,
+    MOST_EVER_DISPLACED,
+    MOST_PIECES,
+    ONE_PIECE,
+    Booking,
+    Fit,
+    Place,
+)
+from scheduler.core.calendar.gaps import BEGUN, Gaps
 from scheduler.core.calendar.kinds import Kind
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
-
-BEGUN = -1
-"""The start of what has begun."""
-
-FIXED = -1
-"""The due instant of a booking that is never moved."""
-
-MOST_IN_CHUNK = 64
-
-IN_BLOCK = 64
-"""So many chunks have bounds together."""
 
 MOST_TIED = 64
 """So many gaps of one earliest start are looked at for the one that breaks up least."""
@@ -40,143 +37,6 @@ MOST_FREE = 64
 
 MOST_TRIES = 4
 """On so many of them it is tried."""
-
-MOST_PIECES = 128
-"""A booking is never cut into more."""
-
-ONE_PIECE = -1
-
-MOST_EVER_DISPLACED = 64
-MOST_DISPLACED = 8
-"""So many bookings are placed anew for one that starts early."""
-
-
-class Place(NamedTuple):
-    """Where and when something is booked, or could be."""
-
-    start_at: Instant
-    end_at: Instant
-    host: int
-    set: int
-
-
-class Fit(NamedTuple):
-    """What is looked for."""
-
-    size: int
-    whole_s: int
-    """How long it is booked for in one piece."""
-    shortest_s: int
-    """The shortest piece that ends at an edge where it may be parked; `whole_s` where it may not."""
-    shape: int = -1
-    """The number of the stretches of time that it may run in; -1: always."""
-    label: int = -1
-    """Only on hosts with this label; -1: on any."""
-    may_be_silent: bool = False
-    """Also on hosts that do not answer."""
-    kind: int = -1
-    """Only on hosts of the kind that was added as this number; -1: of any."""
-    lead_s: int = ONE_PIECE
-    """It may be cut at edges where it may be parked, and goes on in the next stretch, on the same set; each piece
-    begins with so long a lead. ONE_PIECE: a piece that is cut is all that is looked for."""
-    end_by_at: Instant = FOREVER
-    """Of one that may be cut: the latest end that its promise allows."""
-
-
-class Booking(NamedTuple):
-    """A booking: its place, and how it may be moved."""
-
-    place: Place
-    fit: Fit
-    due_at: Instant
-    """The latest start that its promise allows; FIXED: never moved."""
-    pieces: tuple[tuple[Instant, Instant], ...] = ()
-    """Of one that is cut: start and end of each piece, the first and the last of them those of the place."""
-
-
-class _Gaps:
-    """The gaps of all sets of one size, as (start, host, set, end), in that order."""
-
-    __slots__ = ("block_latest", "block_longest", "chunks", "firsts", "latest", "longest")
-
-    def __init__(self) -> None:
-        self.chunks: list[list[tuple[int, int, int, int]]] = []
-        self.firsts: list[tuple[int, int, int, int]] = []
-        self.longest: list[int] = []
-        self.latest: list[int] = []
-        self.block_longest: list[int] = []
-        self.block_latest: list[int] = []
-
-    def add(self, gap: tuple[int, int, int, int], now: Instant) -> None:
-        length_s = gap[3] - max(gap[0], now)
-        if not self.chunks:
-            self.chunks.append([gap])
-            self.firsts.append(gap)
-            self.longest.append(length_s)
-            self.latest.append(gap[3])
-            self.block_longest.append(length_s)
-            self.block_latest.append(gap[3])
-            return
-        number = max(bisect_right(self.firsts, gap) - 1, 0)
-        chunk = self.chunks[number]
-        at = bisect_left(chunk, gap)
-        chunk.insert(at, gap)
-        if at == 0:
-            self.firsts[number] = gap
-        self.longest[number] = max(self.longest[number], length_s)
-        self.latest[number] = max(self.latest[number], gap[3])
-        self._widen(number // IN_BLOCK, number)
-        if len(chunk) > MOST_IN_CHUNK:
-            half = len(chunk) // 2
-            self.chunks[number : number + 1] = [chunk[:half], chunk[half:]]
-            self.firsts.insert(number + 1, chunk[half])
-            self.longest.insert(number, self.longest[number])
-            self.latest.insert(number, self.latest[number])
-            self._moved_up(number + 1)
-
-    def remove(self, gap: tuple[int, int, int, int]) -> None:
-        number = bisect_right(self.firsts, gap) - 1
-        chunk = self.chunks[number]
-        at = bisect_left(chunk, gap)
-        del chunk[at]
-        if not chunk:
-            del self.chunks[number], self.firsts[number], self.longest[number], self.latest[number]
-            self._moved_down(number)
-        elif at == 0:
-            self.firsts[number] = chunk[0]
-
-    def tighten(self, number: int, now: Instant) -> None:
-        chunk = self.chunks[number]
-        self.longest[number] = max(end - (start if start > now else now) for start, _, _, end in chunk)
-        self.latest[number] = max(gap[3] for gap in chunk)
-
-    def tighten_block(self, block: int) -> None:
-        chunks = slice(block * IN_BLOCK, (block + 1) * IN_BLOCK)
-        self.block_longest[block] = max(self.longest[chunks])
-        self.block_latest[block] = max(self.latest[chunks])
-
-    def _widen(self, block: int, number: int) -> None:
-        """Let the bounds of a block hold for one chunk more."""
-        if self.longest[number] > self.block_longest[block]:
-            self.block_longest[block] = self.longest[number]
-        if self.latest[number] > self.block_latest[block]:
-            self.block_latest[block] = self.latest[number]
-
-    def _moved_up(self, number: int) -> None:
-        """A chunk is new, and all after it are one further on: the last of each block is in the next."""
-        if len(self.chunks) > IN_BLOCK * len(self.block_longest):
-            self.block_longest.append(self.longest[-1])
-            self.block_latest.append(self.latest[-1])
-        self._widen(number // IN_BLOCK, number)
-        for block in range(number // IN_BLOCK + 1, len(self.block_longest)):
-            self._widen(block, block * IN_BLOCK)
-
-    def _moved_down(self, number: int) -> None:
-        """A chunk is gone, and all after it are one further back: the first of each block is in the one before."""
-        last = (len(self.chunks) - 1) // IN_BLOCK
-        del self.block_longest[last + 1 :], self.block_latest[last + 1 :]
-        for block in range(number // IN_BLOCK, last):
-            self._widen(block, (block + 1) * IN_BLOCK - 1)
 
 
 class _Host:
@@ -217,7 +77,7 @@ class PureCalendar:
         self.now = now
         self._hosts: list[_Host] = []
         self._kinds: list[Kind] = []
-        self._by_size: dict[int, _Gaps] = {}
+        self._by_size: dict[int, Gaps] = {}
         self._bookings: dict[int, Booking] = {}
         self._shapes: list[dict[int, tuple[list[Instant], list[Instant], list[bool]]]] = []
 
@@ -234,7 +94,7 @@ class PureCalendar:
         number_of_kind = next(n for n, known in enumerate(self._kinds) if known is kind)
         self._hosts.append(_Host(kind, number_of_kind, label))
         for place, size in enumerate(kind.sizes):
-            self._by_size.setdefault(size, _Gaps()).add((BEGUN, number, place, FOREVER), self.now)
+            self._by_size.setdefault(size, Gaps()).add((BEGUN, number, place, FOREVER), self.now)
         return number
 
     def set_silent(self, host: int, *, is_silent: bool) -> None:
@@ -276,7 +136,7 @@ class PureCalendar:
             for gap in begun:
                 self._begin_gap(gaps, gap)
 
-    def _begin_gap(self, gaps: _Gaps, gap: tuple[int, int, int, int]) -> None:
+    def _begin_gap(self, gaps: Gaps, gap: tuple[int, int, int, int]) -> None:
         start, host, place, end = gap
         mine = self._hosts[host]
         at = bisect_left(mine.gap_starts[place], start)
@@ -525,13 +385,13 @@ class PureCalendar:
         shortest_s, firsts = fit.shortest_s, gaps.firsts
         until_at = from_at + shortest_s
         for block, block_longest_s in enumerate(gaps.block_longest):
-            start = firsts[block * IN_BLOCK][0]
+            start = firsts[gaps.chunks_of(block).start][0]
             if start >= best_at and start > from_at:
                 break
             if block_longest_s < shortest_s or gaps.block_latest[block] < until_at:
                 continue
             seen = False
-            for number in range(block * IN_BLOCK, min((block + 1) * IN_BLOCK, len(firsts))):
+            for number in gaps.chunks_of(block):
                 if gaps.longest[number] < shortest_s or gaps.latest[number] < until_at:
                     continue
                 start = firsts[number][0]
@@ -676,12 +536,12 @@ class PureCalendar:
         best: Place | None = None
         best_at = from_at - 1
         last = bisect_right(gaps.firsts, (latest_at, 1 << 60, 0, 0)) - 1
-        for block in range(last // IN_BLOCK, -1, -1):
+        for block in range(gaps.block_of(last), -1, -1):
             if gaps.block_latest[block] - whole_s <= best_at or gaps.block_longest[block] < whole_s:
                 continue
             seen = False
-            for number in range(min(last, (block + 1) * IN_BLOCK - 1), block * IN_BLOCK - 1, -1):
-                if gaps.latest[number] - whole_s <= best_at or gaps.longest[number] < whole_s:
+            for number in reversed(gaps.chunks_of(block)):
+                if number > last or gaps.latest[number] - whole_s <= best_at or gaps.longest[number] < whole_s:
                     continue
                 seen, fitted = True, False
                 for gap_start, host_number, place, gap_end in reversed(gaps.chunks[number]):

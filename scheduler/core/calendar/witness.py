@@ -19,10 +19,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
+from scheduler.core.calendar.bookings import FIXED, Booking, Fit, Place
 from scheduler.core.calendar.improving import MOST_PLACED, improve
 from scheduler.core.calendar.making import Calendar
 from scheduler.core.calendar.orders import Order, wide_response_ratio
-from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
 from scheduler.core.rules import NO_SLACK, Slack
 from scheduler.core.spans import FOREVER, Instant
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.calendar.kinds import Kind, kind_of
 from scheduler.core.calendar.making import Calendar, make_calendar
-from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.plan import BookedSpan, Host, Reservation
 from scheduler.core.requests import HostId, ReservationId, by_number
@@ -35,6 +35,18 @@ class Movable:
     """As it is in the plan."""
     spans: tuple[BookedSpan, ...]
     key: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """When one sort of request may run."""
+
+    shape: Hashable
+    """What tells it apart from other sorts."""
+    stretches: Callable[[HostId], Iterable[Stretch]]
+    may_park: Callable[[Stretch], bool]
+    """Whether it may be parked at the end of a stretch."""
+    horizon_at: Instant
 
 
 @dataclass(slots=True)
@@ -303,8 +315,9 @@ class Board:
                     self.book(reservation, kept)
 
     def _spans_of(self, booking: Booking) -> tuple[BookedSpan, ...]:
-        place = booking.place
-        pieces = booking.pieces or ((place.start_at, place.end_at),)
+        return self._spans_in(booking.place, booking.pieces or ((booking.place.start_at, booking.place.end_at),))
+
+    def _spans_in(self, place: Place, pieces: Iterable[tuple[Instant, Instant]]) -> tuple[BookedSpan, ...]:
         return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
 
     def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
@@ -344,88 +357,48 @@ class Board:
         return [self._owners[key][0] for key in keys]
 
     def earliest(
-        self,
-        fit: Fit,
-        from_at: Instant,
-        latest_at: Instant,
-        *,
-        shape: Hashable,
-        stretches: Callable[[HostId], Iterable[Stretch]],
-        may_park: Callable[[Stretch], bool],
-        horizon_at: Instant,
-    ) -> BookedSpan | None:
-        """Return the earliest place for a piece within its stretches; what they are is told by `shape`."""
-        until_at = min(max(from_at, self.calendar.now) + LOOKS_AHEAD_S, horizon_at)
-        while True:
-            number = self.know_shape(shape, until_at, stretches, may_park)
-            place = self.calendar.earliest(fit._replace(shape=number), from_at, min(latest_at, until_at))
-            if place is not None:
-                return self.span_of(place)
-            if until_at >= min(latest_at, horizon_at):
-                return None
-            until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
-
-    def earliest_cut(
-        self,
-        fit: Fit,
-        from_at: Instant,
-        latest_at: Instant,
-        *,
-        shape: Hashable,
-        stretches: Callable[[HostId], Iterable[Stretch]],
-        may_park: Callable[[Stretch], bool],
-        horizon_at: Instant,
+        self, fit: Fit, from_at: Instant, latest_at: Instant, times: RunTimes
     ) -> tuple[BookedSpan, ...] | None:
-        """Return the earliest place on one partition, in the pieces that its stretches make of it."""
-        until_at = min(min(latest_at, from_at + LOOKS_AHEAD_S) + 4 * fit.whole_s, horizon_at)
+        """Return the earliest place that starts in `[from_at, latest_at]`: its first piece, or all if it may be cut."""
+        is_cut = fit.lead_s != ONE_PIECE
+        ahead_s = LOOKS_AHEAD_S + 4 * fit.whole_s if is_cut else LOOKS_AHEAD_S
+        until_at = min(max(from_at, self.calendar.now) + ahead_s, times.horizon_at)
         while True:
-            fit = fit._replace(shape=self.know_shape(shape, until_at, stretches, may_park))
+            fit = fit._replace(shape=self.know_shape(times, until_at))
             place = self.calendar.earliest(fit, from_at, min(latest_at, until_at))
             if place is not None:
-                pieces = self.calendar.pieces(place.host, place.set, place.start_at, fit)
-                return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
-            if until_at >= horizon_at:
+                pieces = [(place.start_at, place.end_at)]
+                if is_cut:
+                    pieces = self.calendar.pieces(place.host, place.set, place.start_at, fit)
+                return self._spans_in(place, pieces)
+            # One that is cut may start by then, and go on long after it.
+            if until_at >= (times.horizon_at if is_cut else min(latest_at, times.horizon_at)):
                 return None
-            until_at = min(until_at + 4 * (until_at - from_at), horizon_at)
+            until_at = min(until_at + 4 * (until_at - from_at), times.horizon_at)
 
-    def latest(
-        self,
-        fit: Fit,
-        from_at: Instant,
-        latest_at: Instant,
-        *,
-        shape: Hashable,
-        stretches: Callable[[HostId], Iterable[Stretch]],
-        may_park: Callable[[Stretch], bool],
-        horizon_at: Instant,
-    ) -> BookedSpan | None:
+    def latest(self, fit: Fit, from_at: Instant, latest_at: Instant, times: RunTimes) -> BookedSpan | None:
         """Return the latest place for one piece within its stretches that starts in `[from_at, latest_at]`."""
-        number = self.know_shape(shape, min(latest_at + fit.whole_s, horizon_at), stretches, may_park)
+        number = self.know_shape(times, latest_at + fit.whole_s)
         place = self.calendar.latest(fit._replace(shape=number), from_at, latest_at)
         return None if place is None else self.span_of(place)
 
-    def know_shape(
-        self,
-        shape: Hashable,
-        until_at: Instant,
-        stretches: Callable[[HostId], Iterable[Stretch]],
-        may_park: Callable[[Stretch], bool],
-    ) -> int:
+    def know_shape(self, times: RunTimes, until_at: Instant) -> int:
         """Work out stretches up to an instant, whole ones however long; return their number."""
-        known = self._shapes.get(shape)
+        until_at = min(until_at, times.horizon_at)
+        known = self._shapes.get(times.shape)
         if known is not None and known.known_until_at >= until_at:
             return known.number
         if known is None:
-            known = self._shapes[shape] = _Shape(self.calendar.add_shape(), 0)
+            known = self._shapes[times.shape] = _Shape(self.calendar.add_shape(), 0)
         # A day more, so that it is not worked out at each step anew.
         until_at += DAY_S
         known.known_until_at = until_at
         for host, number in self._numbers.items():
             mine: list[tuple[Instant, Instant, bool]] = []
-            for stretch in stretches(host):
+            for stretch in times.stretches(host):
                 if stretch.start_at > until_at:
                     break
-                mine.append((stretch.start_at, stretch.end_at, may_park(stretch)))
+                mine.append((stretch.start_at, stretch.end_at, times.may_park(stretch)))
             self.calendar.set_stretches(known.number, number, mine)
         return known.number
 

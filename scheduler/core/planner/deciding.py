@@ -11,9 +11,10 @@ from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.early import put_late
 from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.moving_up import compress
 from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit
-from scheduler.core.planner.replanning import compress, replan
+from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import ReservationId, Role
 from scheduler.core.windows import Window, WindowId, WindowState

@@ -8,7 +8,7 @@ later instant. All of it or nothing.
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from scheduler.core.calendar.pure import Fit
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import follow_disk, rebook, want_of

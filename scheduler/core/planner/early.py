@@ -11,11 +11,10 @@ elsewhere after a boundary, `displacing`.
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from enum import Enum, auto
-from functools import partial
 from typing import assert_never
 
+from scheduler.core.calendar.bookings import ONE_PIECE, Fit
 from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortest_first_until, wide_response_ratio
-from scheduler.core.calendar.pure import ONE_PIECE, Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
@@ -28,9 +27,7 @@ from scheduler.core.planner.placing import (
     fits_of,
     is_crossed,
     is_of_one_partition,
-    may_park_at,
-    shape_of,
-    stretches_for,
+    times_of,
 )
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
@@ -244,7 +241,7 @@ def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) ->
     ]
     for reservation in new:
         board.fix(reservation.id)
-    latest_at: dict[Hashable, Instant] = {}
+    known_until_at: dict[Hashable, Instant] = {}
     found: list[tuple[Reservation, Fit, Hashable, Instant]] = []
     for reservation in new:
         if not is_of_one_partition(reservation.spans):
@@ -269,16 +266,12 @@ def _make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) ->
         if fit is None or fit.whole_s > whole_s:
             continue
         fit = cut_fit(draft, want, fit._replace(whole_s=whole_s), end_by_at=promise.end_by_at)
-        shape, until_at = shape_of(want), due_at + whole_s if fit.lead_s == ONE_PIECE else promise.end_by_at
-        if until_at > latest_at.get(shape, 0):
-            latest_at[shape] = until_at
-            board.know_shape(
-                shape,
-                min(until_at, draft.horizon_at),
-                partial(stretches_for, draft, want),
-                partial(may_park_at, want),
-            )
-        found.append((reservation, fit, shape, due_at))
+        times = times_of(draft, want)
+        until_at = due_at + whole_s if fit.lead_s == ONE_PIECE else promise.end_by_at
+        if until_at > known_until_at.get(times.shape, 0):
+            known_until_at[times.shape] = until_at
+            board.know_shape(times, until_at)
+        found.append((reservation, fit, times.shape, due_at))
     for reservation, fit, shape, due_at in found:
         board.set_movable(reservation, fit, shape, due_at)
 
@@ -345,18 +338,8 @@ def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try |
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     if tried is _Try.IN_THE_WAY and draft.board.kinds_of(want.gpus) == 1 and not is_crossed(draft, want):
         return False
-    return any(
-        draft.board.earliest(
-            fit,
-            draft.now,
-            draft.now,
-            shape=shape_of(want),
-            stretches=partial(stretches_for, draft, want),
-            may_park=partial(may_park_at, want),
-            horizon_at=draft.horizon_at,
-        )
-        for fit in fits_of(draft, want)
-    )
+    times = times_of(draft, want)
+    return any(draft.board.earliest(fit, draft.now, draft.now, times) for fit in fits_of(draft, want))
 
 
 def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:

@@ -7,7 +7,7 @@ Also the lengthening of a span in place, by whoever has found that there is room
 
 from dataclasses import replace
 
-from scheduler.core.calendar.pure import MOST_DISPLACED
+from scheduler.core.calendar.bookings import MOST_DISPLACED
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import AlreadyOver

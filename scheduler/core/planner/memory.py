@@ -58,7 +58,10 @@ class Memory:
         self._openings: dict[OpeningKey, Instant] = {}
 
     def afresh(self) -> "Memory":
-        """Return one that remembers only who was tried in vain: a step with it decides the same as with this one."""
+        """Return one that remembers only who was tried in vain, and what was freed since.
+
+        A step with it decides the same as with this one.
+        """
         other = Memory(may_be_compiled=self.may_be_compiled)
         other.tried = self.tried.copy()
         other.freed = self.freed.copy()

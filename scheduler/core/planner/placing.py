@@ -6,12 +6,13 @@ can be soonest. Every span holds its lead (the hand-over and the start, by bound
 length. Changes nothing.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from scheduler.core.calendar.pure import Fit
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedDisk, BookedSpan
+from scheduler.core.planner.board import RunTimes
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId
 from scheduler.core.spans import FOREVER, HOUR_S, Instant
@@ -100,16 +101,7 @@ def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found[0].start_at - 1
-        earlier = draft.board.earliest_cut(
-            cut_fit(draft, want, fit),
-            first_at,
-            latest_at,
-            shape=shape_of(want),
-            stretches=partial(stretches_for, draft, want),
-            may_park=partial(may_park_at, want),
-            horizon_at=draft.horizon_at,
-        )
-        found = earlier or found
+        found = draft.board.earliest(cut_fit(draft, want, fit), first_at, latest_at, times_of(draft, want)) or found
     if found is None or _disk_room_at(draft, want, found, draft.hosts[found[0].host].storage) is not None:
         return None
     return found
@@ -125,15 +117,8 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
     fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
     if fit is None:
         return None
-    span = draft.board.latest(
-        fit._replace(whole_s=length_s, shortest_s=length_s),
-        from_at,
-        want.latest_at,
-        shape=shape_of(want),
-        stretches=partial(stretches_for, draft, want),
-        may_park=partial(may_park_at, want),
-        horizon_at=draft.horizon_at,
-    )
+    fit = fit._replace(whole_s=length_s, shortest_s=length_s)
+    span = draft.board.latest(fit, from_at, want.latest_at, times_of(draft, want))
     if span is None or _disk_room_at(draft, want, (span,), draft.hosts[span.host].storage) is not None:
         return None
     return span
@@ -219,16 +204,8 @@ def earliest_piece(draft: Draft, want: Want) -> BookedSpan | None:
     found: BookedSpan | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found.start_at - 1
-        earlier = board.earliest(
-            fit,
-            want.from_at,
-            latest_at,
-            shape=shape_of(want),
-            stretches=partial(stretches_for, draft, want),
-            may_park=partial(may_park_at, want),
-            horizon_at=draft.horizon_at,
-        )
-        found = earlier or found
+        earlier = board.earliest(fit, want.from_at, latest_at, times_of(draft, want))
+        found = earlier[0] if earlier else found
     if found is None or (want.stay is None and found.host not in {host for host, _ in want.avoid}):
         return found
     return _preferred(draft, want, found)
@@ -256,7 +233,7 @@ def cut_fit(draft: Draft, want: Want, fit: Fit, *, end_by_at: Instant = FOREVER)
 
 def is_crossed(draft: Draft, want: Want) -> bool:
     """Whether the policy's own reservations stand where such a request may run: what is long cannot pass by them."""
-    shape = shape_of(want)
+    shape = times_of(draft, want).shape
     if shape not in draft.crossed:
         draft.crossed[shape] = any(
             _lies_in(stretches_for(draft, want, span.host), span.start_at)
@@ -280,9 +257,10 @@ def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
     return bool(spans) and len({(span.host, span.partition) for span in spans}) == 1
 
 
-def shape_of(want: Want) -> Hashable:
-    """Return what tells apart the stretches of requests."""
-    return want.gpus, want.queue, want.at_boundary, want.with_gifts
+def times_of(draft: Draft, want: Want) -> RunTimes:
+    """Return when a request may run."""
+    shape = want.gpus, want.queue, want.at_boundary, want.with_gifts
+    return RunTimes(shape, partial(stretches_for, draft, want), partial(may_park_at, want), draft.horizon_at)
 
 
 def stretches_for(draft: Draft, want: Want, host: HostId) -> Stretches:

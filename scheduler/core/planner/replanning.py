@@ -1,20 +1,16 @@
-"""Replanning: many bookings at once. Moved earlier one at a time, or all taken out and placed anew, or not at all.
+"""Replanning: all bookings taken out and placed anew, or not at all.
 
 A booking never moves past its promise, and what waits for something lost does not hold up the others.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import Reach, is_disk_bound, movable, over_as_it_is, rebook, want_of
+from scheduler.core.plan import Reservation
+from scheduler.core.planner.booking import Reach, movable, over_as_it_is, rebook
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.freed import Left
-from scheduler.core.planner.limits import book_of, limits_changed_at
-from scheduler.core.planner.placing import earliest_piece
 from scheduler.core.planner.promising import has_started, keeps_promise
-from scheduler.core.requests import HostId, Request, ReservationId, by_number
+from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.spans import Instant
 
 
@@ -27,157 +23,6 @@ def in_order_of_claim(draft: Draft, reservations: Iterable[Reservation]) -> list
         return not is_resume, size, reservation.request.submitted_at, by_number(reservation.id)
 
     return sorted(reservations, key=claim)
-
-
-def compress(draft: Draft) -> None:
-    """Move bookings earlier into room that became free, one at a time; none is moved later.
-
-    Those that have started before, and what is later than it was promised. All others stay where they are until they
-    can start: the near future is kept free for whoever may start now.
-    """
-    now = draft.now
-    draft.ready_board()
-    left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
-    room = None if left is None else _Room(draft, left)
-    known = draft.board.movable
-    waiting = [
-        r
-        for r in draft.live()
-        if r.spans
-        and r.spans[-1].start_at > now
-        # Those that the board may move wait in time.
-        and not (r.id in known and known[r.id].reservation is r)
-        and _may_move_up(draft, r, room)
-    ]
-    for reservation in in_order_of_claim(draft, waiting):
-        old = movable(draft, reservation)
-
-        def is_earlier(
-            spans: tuple[BookedSpan, ...],
-            old: tuple[BookedSpan, ...] = old,
-            request: Request = reservation.request,
-        ) -> bool:
-            before, after = (old[0].start_at, old[-1].end_at), (spans[0].start_at, spans[-1].end_at)
-            is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
-            return is_better and not check_booked_limits(draft, request, spans)
-
-        rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=old[0].start_at, accept=is_earlier)
-
-
-def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:
-    """`room`: what was freed since somebody looked last; None: anything may have been."""
-    first, promise = reservation.spans[0], reservation.promise
-    if has_started(reservation) or first.start_at <= draft.now or promise is None:
-        if room is None or not has_started(reservation):
-            return _may_be_earlier(draft, reservation, None)
-        if _may_be_earlier(draft, reservation, room):
-            return True
-        # One that never ran looks for room for its disk too.
-        never_ran = reservation.spans[-1].end_at > draft.now and not any(s.is_pinned for s in reservation.spans)
-        return never_ran and not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
-    by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
-    is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
-    return not is_in_time and bool(movable(draft, reservation))
-
-
-def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:
-    """Whether a span that may be moved could begin before it does, if only there was room; in what was freed, if told.
-
-    Where it had no better place before, each better one that it has now begins in a gap that somebody has left.
-    """
-    request, ends_at, openings = reservation.request, draft.now, draft.openings
-    if room is not None:
-        if room.is_of_use_by_limits(reservation):
-            room = None
-        elif not room.gaps_of(request.gpus):
-            return False
-    for span in reservation.spans:
-        if span.generation is None and span.start_at > draft.now:
-            from_at = max(ends_at, draft.now)
-            key = request.gpus, request.queue, request.at_boundary, from_at
-            if key not in openings:
-                openings[key] = _opens_at(draft, request, from_at)
-            if span.start_at > openings[key] and (room is None or room.is_before(reservation, span, openings[key])):
-                return True
-        ends_at = span.end_at
-    return False
-
-
-class _Room:
-    """What others have left."""
-
-    def __init__(self, draft: Draft, left: Sequence[Left]) -> None:
-        self._draft = draft
-        self._left = left
-        self._gaps: dict[int, list[tuple[HostId, Instant, Instant, int]]] = {}
-        self._owners = {owner for owner, _ in left}
-        self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
-
-    def is_of_use_by_limits(self, reservation: Reservation) -> bool:
-        """Whether somebody left whose bookings count together with those of one's owner."""
-        if not self._has_limits:
-            return False
-        limited = book_of(self._draft).limited(reservation.request.owner)
-        return any(self._owners & one.members for one in limited if one.is_bound_by_bookings)
-
-    def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
-        """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left."""
-        is_long_enough = False
-        for host, start_at, end_at, shortest_s in self.gaps_of(reservation.request.gpus):
-            begins_at = max(start_at, from_at)
-            if begins_at >= span.start_at:
-                continue
-            if host == span.host and begins_at < end_at == span.start_at:
-                # It is booked behind the gap: the two together are as long as it likes.
-                return True
-            is_long_enough = is_long_enough or begins_at + shortest_s <= end_at
-        return is_long_enough and self._fits_before(reservation, span, from_at)
-
-    def _fits_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
-        """Whether there is room anywhere for a piece that does what a span and those after it do, earlier."""
-        draft, request = self._draft, reservation.request
-        rest_s = sum(draft.hours_s(one, request.gpus) for one in reservation.spans if one.start_at >= span.start_at)
-        want = replace(
-            want_of(draft, request, run_s=rest_s, with_gifts=True),
-            only_at=False,
-            from_at=from_at,
-            latest_at=span.start_at - 1,
-            storage=draft.hosts[span.host].storage,
-        )
-        return earliest_piece(draft, want) is not None
-
-    def gaps_of(self, gpus: int) -> list[tuple[HostId, Instant, Instant, int]]:
-        """Return the gaps of all sets of a size that somebody has left, each with the shortest that can be booked."""
-        if gpus not in self._gaps:
-            draft = self._draft
-            found: set[tuple[HostId, Instant, Instant]] = {
-                (part.host, *gap)
-                for _, part in self._left
-                if part.end_at > draft.now
-                for partition in draft.hosts[part.host].profile.partitions_of_size(gpus)
-                if partition.mask & draft.partition_of(part).mask
-                for gap in draft.board.gaps(part.host, partition.id, part.start_at, part.end_at)
-            }
-            self._gaps[gpus] = [
-                (host, start_at, end_at, self._shortest_s(host, gpus)) for host, start_at, end_at in sorted(found)
-            ]
-        return self._gaps[gpus]
-
-    def _shortest_s(self, host: HostId, gpus: int) -> int:
-        assert self._draft.rules is not None
-        return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
-
-
-def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
-    """Return from when on any host lets a request in."""
-
-    def ahead(host: HostId) -> Iterator[Instant]:
-        stretches = draft.stretches_of(
-            host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-        )
-        return (max(stretch.start_at, from_at) for stretch in stretches if stretch.end_at > from_at)
-
-    return min((next(ahead(host), from_at) for host in draft.hosts), default=from_at)
 
 
 def is_stuck(draft: Draft, reservation: Reservation) -> bool:

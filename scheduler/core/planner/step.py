@@ -45,8 +45,8 @@ from scheduler.core.planner.extending import extend
 from scheduler.core.planner.intent_checks import check_intent
 from scheduler.core.planner.limits import longest_run_s
 from scheduler.core.planner.memory import Memory
+from scheduler.core.planner.moving_up import compress
 from scheduler.core.planner.promising import has_started, keeps_promise
-from scheduler.core.planner.replanning import compress
 from scheduler.core.planner.settling import close_ended, settle
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, HostId, Request, ReservationId, Role

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scheduler.core.calendar.bookings import ONE_PIECE, Fit, Place
 from scheduler.core.calendar.kinds import Kind
-from scheduler.core.calendar.pure import ONE_PIECE, Fit, Place
 from scheduler.core.spans import FOREVER, Instant
 
 Stretch = tuple[Instant, Instant, bool]

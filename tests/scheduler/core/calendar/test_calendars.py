@@ -6,9 +6,11 @@ from itertools import product
 
 import pytest
 
-from scheduler.core.calendar import compiled, pure
+from scheduler.core.calendar import compiled
+from scheduler.core.calendar import gaps as gaps_of_size
+from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Fit, Place
 from scheduler.core.calendar.kinds import Kind, aligned_kind
-from scheduler.core.calendar.pure import FIXED, ONE_PIECE, Fit, Place, PureCalendar
+from scheduler.core.calendar.pure import PureCalendar
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 from tests.scheduler.core.calendar.naive import NaiveCalendar
@@ -237,8 +239,8 @@ def test_chunks_and_blocks_of_chunks_that_are_small_change_no_answer(
     for _ in range(120):
         usual.step()
         usual.move()
-    monkeypatch.setattr(pure, "MOST_IN_CHUNK", 3)
-    monkeypatch.setattr(pure, "IN_BLOCK", 2)
+    monkeypatch.setattr(gaps_of_size, "MOST_IN_CHUNK", 3)
+    monkeypatch.setattr(gaps_of_size, "IN_BLOCK", 2)
     small = History(PureCalendar, seed)
     for _ in range(120):
         small.step()

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from scheduler.core.calendar import compiled
+from scheduler.core.calendar.bookings import FIXED, Booking, Fit, Place
 from scheduler.core.calendar.improving import improve
 from scheduler.core.calendar.kinds import aligned_kind
 from scheduler.core.calendar.making import Calendar, make_calendar
-from scheduler.core.calendar.pure import FIXED, Booking, Fit, Place
 from scheduler.core.calendar.witness import Witness
 from scheduler.core.spans import HOUR_S
 

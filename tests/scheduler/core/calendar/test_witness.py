@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from scheduler.core.calendar import compiled
+from scheduler.core.calendar.bookings import Fit
 from scheduler.core.calendar.kinds import Kind, aligned_kind
 from scheduler.core.calendar.making import make_calendar
 from scheduler.core.calendar.orders import ORDERS
-from scheduler.core.calendar.pure import Fit, PureCalendar
+from scheduler.core.calendar.pure import PureCalendar
 from scheduler.core.calendar.witness import Witness
 from scheduler.core.rules import Slack
 from scheduler.core.spans import FOREVER, HOUR_S

@@ -4,42 +4,19 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.freed import MOST_REMEMBERED, Freed, parts_freed
-from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
-from scheduler.core.topology import PartitionId
-
-
-def span(start_at: int, end_at: int, partition: str = "1g0", generation: int | None = None) -> BookedSpan:
-    return BookedSpan(
-        start_at=start_at,
-        end_at=end_at,
-        host=HostId("dgx2-a"),
-        partition=PartitionId(partition),
-        generation=generation,
-    )
+from tests.scheduler.store.values import ALL, reservation, span
 
 
 def booked(*spans: BookedSpan, owner: str = "ada") -> Reservation:
-    request = Request(
-        id=ReservationId("r-1"),
-        owner=owner,
-        queue="interactive",
-        gpus=1,
-        run_s=60,
-        submitted_at=0,
-        not_before_at=None,
-        start_by_at=None,
-        at_boundary=AtBoundary.PARK,
-        image="ubuntu-24.04",
-        disk_gib=10,
-    )
-    return Reservation(request=request, promise=Promise(start_by_at=0, end_by_at=0), spans=spans)
+    made = reservation("r-1", *spans)
+    return replace(made, request=replace(made.request, owner=owner))
 
 
 def test_what_is_booked_no_more_is_freed() -> None:
     assert list(parts_freed([span(0, 10)], [span(0, 6)])) == [span(6, 10)]
     assert list(parts_freed([span(0, 10)], [span(4, 6)])) == [span(0, 4), span(6, 10)]
     assert list(parts_freed([span(0, 10)], [span(6, 8), span(2, 4)])) == [span(0, 2), span(4, 6), span(8, 10)]
-    assert list(parts_freed([span(0, 10)], [span(0, 10, "1g1")])) == [span(0, 10)]
+    assert list(parts_freed([span(0, 10)], [span(0, 10, ALL)])) == [span(0, 10)]
     assert list(parts_freed([span(0, 10), span(20, 30)], [span(5, 25)])) == [span(0, 5), span(25, 30)]
 
 
