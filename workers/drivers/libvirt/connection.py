@@ -18,7 +18,7 @@ import libvirt
 
 from scheduler.core.requests import HostId
 from workers.drivers.libvirt.addresses import is_local, without_questions
-from workers.drivers.libvirt.refusals import LOGIN_MEND, REACH_MEND, from_libvirt, is_code, too_old
+from workers.drivers.libvirt.refusals import LOGIN_MEND, REACH_MEND, from_libvirt, is_code, is_unexplained, too_old
 from workers.ports import DriverError, HostUnreachable, VerbTimeout
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ LONGEST_ABANDON_S = 3600.0
 EVENT_LOOP_REST_S = 1.0
 MOST_CALLS = 64
 """Calls that are not back yet; more of them than a host has GPUs means that it hangs."""
+EXPLAINED_WITHIN = 3
+"""Attempts. What libvirt said is lost by bad luck, and seldom twice."""
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class Connection:
                     mend="restart libvirtd on the host; VMs go on",
                 )
             self._state.calls += 1
-        future = _in_a_thread(lambda: call(conn), name=f"libvirt.{what}", done=self._call_is_back)
+        future = _in_a_thread(lambda: _explained(lambda: call(conn)), name=f"libvirt.{what}", done=self._call_is_back)
         try:
             return future.result(limit_s)
         except WaitedTooLong as error:
@@ -198,7 +200,7 @@ class Connection:
                     _log.warning("host.connection_lost host=%s reason=%s", self.host, state.closed_because or "dead")
                     conn, state.conn = state.conn, None
                     _in_a_thread(lambda: _close(conn), name="libvirt.close")
-                begun = _in_a_thread(self._open, name="libvirt.open")
+                begun = _in_a_thread(lambda: _explained(self._open), name="libvirt.open")
                 opening = state.opening = _Opening(begun, monotonic())
         if begun is not None:
             # Not under the lock: one that has ended already is told of at once, in this thread.
@@ -299,6 +301,18 @@ def _again(error: HostUnreachable) -> HostUnreachable:
 
 def _no_answer(_credentials: object, _opaque: object) -> int:
     return -1
+
+
+def _explained(call: Callable[[], T]) -> T:
+    """Call it, again where it fails and libvirt's words for that are lost: every verb may be called again."""
+    for _ in range(1, EXPLAINED_WITHIN):
+        try:
+            return call()
+        except libvirt.libvirtError as error:
+            if not is_unexplained(error):
+                raise
+            _log.debug("connection.unexplained error=%s", error)
+    return call()
 
 
 def _close(conn: Any) -> None:

@@ -105,7 +105,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[DriverError], str], ...] = tuple(
 def from_libvirt(error: libvirt.libvirtError, *, host: HostId, uri: str, what: str, subject: str = "") -> DriverError:
     """Return the port's error for one of libvirt's."""
     code, words = error.get_error_code(), _QEMUS_CLOCK.sub("", (error.get_error_message() or str(error)).strip())
-    if what == "open" or is_about_the_connection(error):
+    if what == "open" or (is_about_the_connection(error) and not is_unexplained(error)):
         mend = LOGIN_MEND if code in _LOGIN or _LOGIN_WORDS.search(words) else REACH_MEND
         return HostUnreachable(f"{uri}: {words}; {mend}", host=host, mend=mend)
     kind = _BY_CODE.get(code)
@@ -117,8 +117,19 @@ def from_libvirt(error: libvirt.libvirtError, *, host: HostId, uri: str, what: s
     return kind(f"{words}; {mend}" if mend else words, host=host, verb=what, subject=subject, mend=mend)
 
 
+def is_unexplained(error: libvirt.libvirtError) -> bool:
+    """Whether an error has lost what libvirt said.
+
+    It is kept per thread, and freeing any object of libvirt's forgets it: Python may do that, collecting its garbage,
+    between a call and the question what became of it.
+    """
+    return error.get_error_code() is None
+
+
 def is_about_the_connection(error: libvirt.libvirtError) -> bool:
-    """Whether an error says that the host was not reached: nothing is known about what it did."""
+    """Whether an error says that the host was not reached, or says nothing: nothing is known about what it did."""
+    if is_unexplained(error):
+        return True
     words = error.get_error_message() or str(error)
     if error.get_error_code() in _UNREACHABLE or _LOST_WORDS.search(words):
         return True

@@ -1,10 +1,12 @@
 """The connection to a libvirt: limits, what becomes of hosts that do not answer, and coming back."""
 
+import gc
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from scheduler.core.requests import HostId
 from scheduler.core.settings import Settings
 from workers.drivers.libvirt import connection as module
 from workers.drivers.libvirt.connection import Connection
-from workers.ports import HostUnreachable, NoSuchDomain, VerbTimeout
+from workers.ports import DriverError, HostUnreachable, NoSuchDomain, VerbTimeout
 
 HOST = HostId("dgx2-a")
 TEST_DRIVER = "test:///default"
@@ -41,6 +43,46 @@ def test_a_call_is_made_on_a_connection_that_is_opened_once(connection: Connecti
 def test_what_libvirt_refuses_is_the_ports_error(connection: Connection) -> None:
     with pytest.raises(NoSuchDomain, match="Domain not found"):
         connection.ask(lambda conn: conn.lookupByName("none"), what="look")
+
+
+def test_a_refusal_whose_words_were_lost_to_the_garbage_is_asked_for_again(connection: Connection) -> None:
+    usual = gc.get_threshold()
+    calls: list[int] = []
+
+    def look(allocations: int, conn: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            cycle: list[Any] = [conn.lookupByName("test")]
+            cycle.append(cycle)
+            del cycle
+            # Python frees the guest while it makes the error, and libvirt forgets with it what it was about to say.
+            gc.set_threshold(allocations)
+        try:
+            conn.lookupByName("none")
+        finally:
+            gc.set_threshold(*usual)
+
+    lost = 0
+    for allocations in range(1, 9):
+        calls.clear()
+        with pytest.raises(NoSuchDomain, match="Domain not found"):
+            connection.ask(partial(look, allocations), what="look")
+        lost += len(calls) > 1
+    assert lost > 0, "nothing was lost, so nothing is shown"
+
+
+def test_a_failure_that_libvirt_never_explains_is_told_as_it_is(connection: Connection) -> None:
+    calls = 0
+
+    def fail(_conn: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise libvirt.libvirtError("virDomainCreate() failed")
+
+    with pytest.raises(DriverError, match=r"virDomainCreate\(\) failed") as caught:
+        connection.ask(fail, what="start")
+    assert type(caught.value) is DriverError
+    assert calls == module.EXPLAINED_WITHIN
 
 
 def test_a_call_past_its_limit_times_out_and_the_next_one_is_answered(connection: Connection) -> None:
