@@ -1,10 +1,11 @@
 """A rack lives by itself: instants, killed processes, reboots, determinism, and how it meets virtual time."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
@@ -15,9 +16,10 @@ from scheduler.core.topology import HostProfile
 from scheduler.profiles.loading import load_profile
 from tests.contract.hypervisor_contract import LONG_S
 from tests.contract.simulated_bench import BEGAN_AT, HOST, IMAGE, SimulatedBench
+from workers.drivers.simulated import schema
 from workers.drivers.simulated.durations import Draw, boot_s, copy_s, start_s
 from workers.drivers.simulated.rack import SimulatedRack
-from workers.drivers.simulated.schema import BadRack, Durability, rack_path
+from workers.drivers.simulated.schema import BadRack, Durability, RackFile, rack_path
 from workers.ports import DriverError, HostUnreachable
 
 PROFILE = load_profile("dgx-2")
@@ -309,6 +311,31 @@ def test_threads_share_one_rack(tmp_path: Path) -> None:
     assert len(drivers.hypervisor.look().disks) == 40
     assert sum(line.what == "disk.made" for line in rack.log()) == 40
     rack.close()
+
+
+def test_a_rack_whose_file_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.rack.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE beginnings (n INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    done = Timer(0.3, other.execute, ["ROLLBACK"])
+    done.start()
+    rack = RackFile(path, Durability.FAST)
+    done.join()
+    assert rack.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    rack.close()
+    other.close()
+
+
+def test_a_rack_whose_file_stays_busy_is_no_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_MS", 50)
+    path = tmp_path / "a.rack.sqlite"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE beginnings (n INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HostUnreachable, match="another process keeps the rack's file"):
+        RackFile(path, Durability.FAST)
+    other.close()
 
 
 OTHER_PROCESS = """

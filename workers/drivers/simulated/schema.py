@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from threading import RLock
+from time import monotonic, sleep
 
 from scheduler.core.errors import NightshiftError
 from workers.ports import HostUnreachable
@@ -19,6 +20,7 @@ FORMAT = 1
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a transaction waits for another process's; theirs take less than a millisecond."""
+BUSY_AGAIN_S = 0.01
 
 MEMORY = ":memory:"
 
@@ -165,7 +167,7 @@ class RackFile:
 
     def _prepare(self, durability: Durability) -> None:
         try:
-            self.connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            self._log_ahead()
             self.connection.execute(f"PRAGMA synchronous = {durability.value}")
             with self.writing():
                 (found,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -181,6 +183,20 @@ class RackFile:
                 path=str(self.path),
                 found=found,
             )
+
+    def _log_ahead(self) -> None:
+        """Go over to a write-ahead log. Where others just do the same, SQLite says that it is busy without waiting."""
+        until_s = monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                if monotonic() >= until_s:
+                    raise _kept_by_others(self.path, error) from error
+            sleep(BUSY_AGAIN_S)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -198,9 +214,7 @@ class RackFile:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            raise HostUnreachable(
-                f"{self.path}: {error}; another process keeps the rack's file", path=str(self.path)
-            ) from error
+            raise _kept_by_others(self.path, error) from error
 
     @contextmanager
     def trying(self) -> Iterator[sqlite3.Connection]:
@@ -231,6 +245,10 @@ class RackFile:
     def close(self) -> None:
         with self._lock:
             self.connection.close()
+
+
+def _kept_by_others(path: Path | None, error: sqlite3.Error) -> HostUnreachable:
+    return HostUnreachable(f"{path}: {error}; another process keeps the rack's file", path=str(path))
 
 
 def statements(script: str) -> Iterator[str]:
