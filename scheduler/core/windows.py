@@ -10,9 +10,11 @@ policy version it was decided under.
 Holds values and pure questions about them; who books what is in `placing`.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple, NewType
 
 from scheduler.core.requests import AtBoundary, HostId
@@ -159,18 +161,28 @@ class Stretches:
 
     def __iter__(self) -> Iterator[Stretch]:
         number = 0
-        while True:
-            if number == len(self._known):
-                following = next(self._coming, None)
-                if following is None:
-                    return
-                if following.end_at <= self._now:
-                    continue
-                if following.start_at < self._now:
-                    following = replace(following, start_at=self._now)
-                self._known.append(following)
+        while number < len(self._known) or self._work_out():
             yield self._known[number]
             number += 1
+
+    def not_over_at(self, at: Instant) -> Stretch | None:
+        """Return the first one that is not over at an instant."""
+        while not self._known or self._known[-1].end_at <= at:
+            if not self._work_out():
+                return None
+        return self._known[bisect_right(self._known, at, key=_end_at)]
+
+    def _work_out(self) -> bool:
+        """Work out one more, if there are more."""
+        for following in self._coming:
+            if following.end_at > self._now:
+                is_cut = following.start_at < self._now
+                self._known.append(replace(following, start_at=self._now) if is_cut else following)
+                return True
+        return False
+
+
+_end_at = attrgetter("end_at")
 
 
 class _Segment(NamedTuple):

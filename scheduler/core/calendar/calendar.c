@@ -163,7 +163,7 @@ static void tighten(const Calendar *c, Chunk *chunk) {
 
 /* ---- making one */
 
-i32 calendar_version(void) { return 4; }
+i32 calendar_version(void) { return 5; }
 
 void calendar_free(Calendar *c) {
     if (!c) return;
@@ -1103,4 +1103,18 @@ ranked:
         if (count) return count;
     }
     return book_or_back(c, key, &mine, NULL, 0);
+}
+
+/* Start the first of some that can start now; return how many bookings moved, as above, and which one it was. */
+i32 calendar_start_first(
+    Calendar *c, const i32 *keys, const i32 *widest, i32 n, i32 most, i32 *moved, i32 *which
+) {
+    for (i32 i = 0; i < n; i++) {
+        i32 count = calendar_start_now(c, keys[i], widest[i], most, moved);
+        if (count) {
+            *which = i;
+            return count;
+        }
+    }
+    return 0;
 }

@@ -16,7 +16,7 @@ from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 
 LIBRARY = "_calendar.so"
-VERSION = 4
+VERSION = 5
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
 _BUSY, _TAKEN, _NO_PLACE = -1, -2, -4
 
@@ -93,6 +93,7 @@ def _library() -> ctypes.CDLL | None:
         "calendar_relax": (c_int32, [c_void_p, keys, c_int32, keys]),
         "calendar_rebook": (c_int32, [c_void_p, keys, c_int32, c_int64, POINTER(c_int64)]),
         "calendar_start_now": (c_int32, [c_void_p, c_int32, c_int32, c_int32, keys]),
+        "calendar_start_first": (c_int32, [c_void_p, keys, keys, c_int32, c_int32, keys, keys]),
     }
     for name, (restype, argtypes) in signatures.items():
         function = getattr(library, name)
@@ -321,6 +322,14 @@ class CompiledCalendar:
         moved = self._moved
         count = _checked(self._c.calendar_start_now(self._handle, key, widest, most, moved))
         return list(moved[:count]) if count else None
+
+    def start_first(self, keys: Sequence[int], widest: Sequence[int]) -> tuple[int, list[int]] | None:
+        n, moved = len(keys), self._moved
+        mine, sizes, which = (c_int32 * n)(*keys), (c_int32 * n)(*widest), c_int32()
+        count = _checked(
+            self._c.calendar_start_first(self._handle, mine, sizes, n, MOST_DISPLACED, moved, byref(which))
+        )
+        return (which.value, list(moved[:count])) if count else None
 
     # ---- values there and back
 

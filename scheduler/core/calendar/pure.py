@@ -686,6 +686,14 @@ class PureCalendar:
         self._put_in(key, mine)
         return None
 
+    def start_first(self, keys: Sequence[int], widest: Sequence[int]) -> tuple[int, list[int]] | None:
+        """Start the first of these that can start now; return its place among them, and the bookings that moved."""
+        for number, key in enumerate(keys):
+            moved = self.start_now(key, widest=widest[number])
+            if moved is not None:
+                return number, moved
+        return None
+
     def _displaceable(self, key: int, widest: int, most: int) -> tuple[list[tuple[Place, list[int]]], bool]:
         """Return blocks that are free now and what is booked on them before it would be over, fewest GPUs first.
 

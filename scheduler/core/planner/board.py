@@ -4,7 +4,7 @@ Hosts, partitions and storages are numbers to the calendar; here they have names
 starts: no two lie there. Knows nothing of requests, windows or promises, but for the stretches that it is given.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -34,6 +34,8 @@ class Movable:
     reservation: Reservation
     """As it is in the plan."""
     spans: tuple[BookedSpan, ...]
+    whole_s: int
+    """How long it would be in one piece."""
     key: int
 
 
@@ -68,6 +70,8 @@ class Board:
         self._first_number = first_number
         self._last_number = first_number
         self.movable: dict[ReservationId, Movable] = {}
+        self.unsure: set[ReservationId] = set()
+        """Of whom it has changed since this was last emptied whether, and as what, they may be moved; or others."""
         self._movable_by: tuple[object, ...] = ()
         self._starts: list[tuple[Instant, ReservationId]] = []
         """A heap of when movable bookings start, with some that have moved since."""
@@ -191,6 +195,7 @@ class Board:
             self._movable_by = by
             for known in self.movable.values():
                 self.calendar.set_due(known.key, FIXED)
+            self.unsure.update(self.movable)
             self.movable.clear()
             self._starts.clear()
 
@@ -216,7 +221,7 @@ class Board:
                 self._keys[name] = key
             self._owners[key] = reservation.id, names
             heappush(self._ends, (spans[-1].end_at, key))
-        self.movable[reservation.id] = Movable(reservation, spans, key)
+        self.movable[reservation.id] = Movable(reservation, spans, fit.whole_s, key)
         heappush(self._starts, (place.start_at, reservation.id))
 
     def _new_key(self) -> int:
@@ -233,6 +238,7 @@ class Board:
         known = self.movable.get(reservation)
         if known is not None and known.key == key:
             del self.movable[reservation]
+            self.unsure.add(reservation)
         if key % 2 == 0:
             self._unused.append(key)
         return booking
@@ -248,15 +254,22 @@ class Board:
         known = self.movable.pop(reservation, None)
         if known is not None:
             self.calendar.set_due(known.key, FIXED)
+            self.unsure.add(reservation)
 
-    def start_now(
-        self, reservation: ReservationId, *, widest: int
-    ) -> dict[ReservationId, tuple[BookedSpan, ...]] | None:
-        """Move a movable booking to now, others out of its way; return the new spans, or None: nothing moved."""
-        moved = self.calendar.start_now(self.movable[reservation].key, widest=widest)
-        if moved is None:
+    def start_first(
+        self, reservations: Sequence[ReservationId], widest: Sequence[int]
+    ) -> tuple[int, dict[ReservationId, tuple[BookedSpan, ...]]] | None:
+        """Move the first of some movable bookings that can start now to now, others out of its way.
+
+        `widest`: bookings of more GPUs do not give way to it. Returns which one it was, by its place among them, and
+        the new spans of all that moved; or None: nothing moved.
+        """
+        known = self.movable
+        started = self.calendar.start_first([known[one].key for one in reservations], widest)
+        if started is None:
             return None
-        return {self._owners[other][0]: self._renamed(other) for other in moved}
+        number, moved = started
+        return number, {self._owners[other][0]: self._renamed(other) for other in moved}
 
     def put_late(self, reservation: ReservationId) -> tuple[BookedSpan, ...] | None:
         """Move a movable booking to the latest place that its promise allows; return its spans, or None: it stays."""

@@ -9,8 +9,8 @@ from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.early import put_late
 from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.moving import put_late
 from scheduler.core.planner.moving_up import compress
 from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit

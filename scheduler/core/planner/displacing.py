@@ -5,17 +5,18 @@ that starts and as those that are in the way: what goes on elsewhere after a bou
 later instant. All of it or nothing.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import follow_disk, rebook, want_of
 from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.moving import is_well, unmovable
 from scheduler.core.planner.placing import Want, fits_of, may_park_at, stretches_for, with_tail
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, ReservationId, by_number
+from scheduler.core.spans import FOREVER, Instant
 from scheduler.core.topology import PartitionId
 
 MOST_TRIED = 4
@@ -42,12 +43,28 @@ class Displacer:
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
         self._stuck_on: dict[HostId, list[BookedSpan]] | None = None
         """Bookings that may give way and that the calendar cannot move."""
+        self._from_at: dict[HostId, Instant] = {}
         self._free: dict[tuple[HostId, int], list[PartitionId]] = {}
 
     @property
     def goes_on(self) -> bool:
         """Whether it has not tried enough yet."""
         return self._tries_left > 0 and self._looks_left > 0
+
+    def worth_a_look(self, waiting: Iterable[Reservation]) -> Iterator[Reservation]:
+        """Yield those for whom the calendar has not tried all there is, until enough has been tried."""
+        draft = self._draft
+        if not draft.windows:
+            # Then the calendar moves all that may be moved.
+            return
+        for reservation in waiting:
+            if not self.goes_on:
+                return
+            known = draft.board.movable.get(reservation.id)
+            # Where nobody else is in its way than whom the calendar can move, it has tried that.
+            stuck_from_at = draft.now if known is None else min(self._stuck().values(), default=FOREVER)
+            if known is None or stuck_from_at < draft.now + known.whole_s:
+                yield reservation
 
     def forget(self) -> None:
         """Something was booked: what was free need not be so any more."""
@@ -86,19 +103,26 @@ class Displacer:
 
     def _hosts(self, reservation: Reservation) -> Collection[HostId]:
         """Return the hosts on which there is anything to try that the calendar has not tried."""
-        draft, movable = self._draft, self._draft.board.movable
+        draft, known = self._draft, self._draft.board.movable.get(reservation.id)
         if not draft.windows:
             # Then the calendar moves all that may be moved.
             return ()
-        if reservation.id not in movable:
+        if known is None:
             return draft.hosts
+        # Where none of those begins before it would be over, the calendar has tried all there is.
+        over_at = draft.now + known.whole_s
+        return [host for host, first_at in self._stuck().items() if first_at < over_at]
+
+    def _stuck(self) -> Mapping[HostId, Instant]:
+        """Return when the first booking on each host begins that may give way and that the calendar cannot move."""
         if self._stuck_on is None:
             self._stuck_on = {}
-            for one in draft.live():
-                if one.spans and one.id not in movable and _may_give_way(draft, one):
+            for one in unmovable(self._draft):
+                if one.spans and _may_give_way(self._draft, one):
                     for span in one.spans:
                         self._stuck_on.setdefault(span.host, []).append(span)
-        return self._stuck_on
+            self._from_at = {host: min(span.start_at for span in spans) for host, spans in self._stuck_on.items()}
+        return self._from_at
 
     def _is_tried(self, reservation: Reservation, first: BookedSpan) -> bool:
         """Whether the calendar has tried a place: nobody is in the way that it cannot move itself."""
@@ -110,11 +134,13 @@ class Displacer:
     def _options(self, reservation: Reservation) -> Iterator[Option]:
         """Yield the partitions on which one could begin now if those that are booked there gave way."""
         draft, gpus = self._draft, reservation.request.gpus
-        want = _want(draft, reservation)
-        fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
         to_try = self._hosts(reservation)
         hosts = [host for host in draft.hosts if host in to_try]
         places = [(host, partition) for host in hosts for partition in self._free_now(host, gpus)]
+        if not places:
+            return
+        want = _want(draft, reservation)
+        fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
         for host, partition in places:
             if want.storage is not None and draft.hosts[host].storage != want.storage:
                 continue
@@ -198,18 +224,3 @@ def _urgency(reservation: Reservation) -> tuple[int, int, tuple[int, str]]:
     """Whoever has to start first chooses first, the larger before the smaller."""
     due_at = reservation.promise.start_by_at if reservation.promise is not None else 0
     return due_at, -reservation.request.gpus, by_number(reservation.id)
-
-
-def is_well(draft: Draft, reservation: Reservation) -> bool:
-    """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
-    if not keeps_promise(draft, reservation)(reservation.spans):
-        return False
-    if check_booked_limits(draft, reservation.request, reservation.spans):
-        return False
-    if reservation.disk is None or reservation.disk not in draft.disks:
-        return True
-    disk = draft.disks[reservation.disk]
-    start_at = max(disk.from_at, draft.now)
-    return draft.has_pool_room(
-        disk.storage, is_scratch=disk.is_scratch, start_at=start_at, end_at=disk.until_at, more_gib=0
-    )

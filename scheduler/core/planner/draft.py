@@ -27,7 +27,8 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
-from scheduler.core.planner.memory import Memory
+from scheduler.core.planner.live import Live
+from scheduler.core.planner.memory import Memory, Openings
 from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.reasons import Fact
@@ -135,6 +136,7 @@ class Draft:
         first = min((by_number(key)[0] for key in self.reservations), default=0)
         board = Board(self.hosts.values(), self.now, first_number=first, may_be_compiled=self.memory.may_be_compiled)
         for reservation in self.reservations.values():
+            board.unsure.add(reservation.id)
             for span in reservation.spans:
                 board.book(reservation.id, span)
         return board
@@ -247,7 +249,15 @@ class Draft:
 
     def live(self) -> Iterable[Reservation]:
         """The reservations that have not ended, in the order in which they came. Whoever changes them takes a list."""
-        return self._live.values()
+        return self._live.all.values()
+
+    def unstarted(self) -> Mapping[ReservationId, Reservation]:
+        """Those of them of which nothing was ever started, in the order in which they came."""
+        return self._live.unstarted
+
+    def started(self) -> Mapping[ReservationId, Reservation]:
+        """Those of them that have been started, in no order."""
+        return self._live.started
 
     def partition_of(self, span: BookedSpan) -> Partition:
         return self.hosts[span.host].profile.partition(span.partition)
@@ -310,11 +320,9 @@ class Draft:
         key = reservation.id
         self.touched.add(key)
         self.settled.look_at(key)
+        self.board.unsure.add(key)
         self.reservations[key] = reservation
-        if reservation.outcome is None:
-            self._live[key] = reservation
-        else:
-            self._live.pop(key, None)
+        self._live.put(reservation)
 
     def put_window(self, window: Window) -> None:
         self._copy_windows()
@@ -349,7 +357,7 @@ class Draft:
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
         self.memory.freed.note_all()
-        self._stretches, self.openings = {}, {}
+        self._stretches, self.openings = {}, Openings()
         self.board.forget_stretches()
 
     def note_freed(self) -> None:
@@ -382,7 +390,7 @@ class Draft:
         self.memory.freed.note_all()
         self.crossed.clear()
         self._windows_of.clear()
-        self._stretches, self.openings = {}, {}
+        self._stretches, self.openings = {}, Openings()
         self._late_stops.clear()
         self._grace_s = None
         self._leads_s.clear()
@@ -423,20 +431,19 @@ class Draft:
             self.board.unbook(*self.reservations[key].spans)
         self.reservations.undo(reservations)
         self.disks.undo(disks)
-        is_in_order = True
+        is_in_order = not self._live.would_be_out_of_order({key: before[key] for key in changed})
         for key in changed:
             self.settled.look_at(key)
+            self.board.unsure.add(key)
             was = before[key]
             if was is None:
-                self._live.pop(key, None)
+                self._live.drop(key)
                 continue
             for span in was.spans:
                 self.board.book(key, span)
-            is_in_order = is_in_order and (was.outcome is not None or key in self._live)
-            if was.outcome is None:
-                self._live[key] = was
+            self._live.put(was)
         if not is_in_order:
-            self._live = {key: r for key, r in self.reservations.items() if r.outcome is None}
+            self._live = Live(self.reservations.values())
 
     def undo_freed(self, reservations: int, takes: int) -> None:
         """The same for what was freed; what was asked for since was moved up into in vain."""

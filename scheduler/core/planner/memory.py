@@ -6,11 +6,13 @@ same, but for one thing: who was tried in vain is not tried again before room is
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from scheduler.core.facts import HostFacts
 from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Freed
+from scheduler.core.planner.live import Live
 from scheduler.core.planner.rows import DiskRows
 from scheduler.core.planner.settled import Settled
 from scheduler.core.planner.starts import Starts
@@ -20,10 +22,16 @@ from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, b
 from scheduler.core.spans import Instant
 from scheduler.core.windows import Stretches
 
-OpeningKey = tuple[int, str, AtBoundary, Instant]
-"""Of whom, and from when on: when some host next lets them in."""
 
-MOST_OPENINGS = 10_000
+@dataclass(slots=True)
+class Openings:
+    """When some host next lets a request in; it changes with the windows only."""
+
+    ranges: dict[tuple[int, str, AtBoundary], list[tuple[Instant, Instant, Instant]]] = field(default_factory=dict)
+    """Of whom: for instants from one on and before another, from when on somebody is let in."""
+    earliest: dict[ReservationId, Reservation] = field(default_factory=dict)
+    """Those whose later spans begin as soon as they are let in."""
+
 
 StretchesKey = tuple[HostId, int, str, AtBoundary, bool]
 
@@ -46,7 +54,7 @@ class Memory:
         """Nothing is remembered of a plan before."""
         self.ended: dict[ReservationId, Reservation] = {}
         """Reservations that have ended and of which something is left."""
-        self._live: dict[ReservationId, Reservation] = {}
+        self._live = Live()
         self._plan: Plan | None = None
         self._is_open = False
         """A step has begun and not ended."""
@@ -55,7 +63,7 @@ class Memory:
         self._disks: tuple[Mapping[DiskId, BookedDisk], DiskRows] | None = None
         self._stretches_by: tuple[object, ...] = ()
         self._stretches: dict[StretchesKey, Stretches] = {}
-        self._openings: dict[OpeningKey, Instant] = {}
+        self._openings = Openings()
 
     def afresh(self) -> "Memory":
         """Return one that remembers only who was tried in vain, and what was freed since.
@@ -83,7 +91,7 @@ class Memory:
             self.board = None
             self.settled = Settled()
             self.news.clear()
-            self._live = {key: r for key, r in self.reservations(plan).items() if r.outcome is None}
+            self._live = Live(self.reservations(plan).values())
             self.ended = {key: r for key, r in plan.reservations.items() if r.outcome is not None}
         self.is_new = self.board is None
         for changed in self.news:
@@ -110,16 +118,17 @@ class Memory:
         if len(before) + sum(key not in before for key in changed) > len(after):
             changed += [key for key in before if key not in after]
         self.news.update(changed)
-        is_in_order = all(key in self._live or key not in after for key in changed)
+        is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         for key in changed:
             self._sort_in(key, after.get(key))
+            board.unsure.add(key)
             self.freed.note(before.get(key), after.get(key))
             if key in before:
                 board.unbook(*before[key].spans)
             if key not in after:
                 self.settled.drop(key)
         if not is_in_order:
-            self._live = {key: r for key, r in self.reservations(plan).items() if r.outcome is None}
+            self._live = Live(self.reservations(plan).values())
         for key in sorted(changed, key=by_number):
             if key in after:
                 for span in after[key].spans:
@@ -128,19 +137,17 @@ class Memory:
 
     def _sort_in(self, key: ReservationId, reservation: Reservation | None) -> None:
         """Follow one reservation, or that there is none any more."""
-        if reservation is not None and reservation.outcome is None:
-            self._live[key] = reservation
-            self.ended.pop(key, None)
-            return
-        self._live.pop(key, None)
+        self.ended.pop(key, None)
         if reservation is None:
-            self.ended.pop(key, None)
-        else:
+            self._live.drop(key)
+            return
+        self._live.put(reservation)
+        if reservation.outcome is not None:
             self.ended[key] = reservation
 
-    def live(self) -> dict[ReservationId, Reservation]:
-        """Return the reservations of the plan at hand that have not ended, in the order in which they came."""
-        return dict(self._live)
+    def live(self) -> Live:
+        """Return the reservations of the plan at hand that have not ended, to be followed by the step that begins."""
+        return self._live.copy()
 
     def end(self, plan: Plan, change: PlanChange, board: Board, disks: DiskRows) -> None:
         """Keep what is as the plan will be after a change; if that is not committed after all, it is followed back."""
@@ -165,11 +172,11 @@ class Memory:
 
     def stretches(
         self, book: WindowBook, rules: Rules | None, horizon_at: Instant
-    ) -> tuple[dict[StretchesKey, Stretches], dict[OpeningKey, Instant]]:
+    ) -> tuple[dict[StretchesKey, Stretches], Openings]:
         """Return the stretches that were worked out from these windows, and when they open; what is added is kept."""
         by = book, rules, horizon_at
-        if self._stretches_by != by or len(self._openings) > MOST_OPENINGS:
-            self._stretches_by, self._stretches, self._openings = by, {}, {}
+        if self._stretches_by != by:
+            self._stretches_by, self._stretches, self._openings = by, {}, Openings()
         return self._stretches, self._openings
 
     def disks(self, plan: Plan) -> DiskRows:

@@ -4,8 +4,10 @@ Whoever had no better place when it was looked at last is looked at again only w
 that its next piece fits into, before where it is booked. What was left is remembered in `freed`.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
@@ -13,11 +15,12 @@ from scheduler.core.planner.booking import Reach, is_disk_bound, movable, rebook
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.limits import book_of, limits_changed_at
+from scheduler.core.planner.moving import unmovable
 from scheduler.core.planner.placing import earliest_piece
 from scheduler.core.planner.promising import has_started
 from scheduler.core.planner.replanning import in_order_of_claim
 from scheduler.core.requests import HostId, Request
-from scheduler.core.spans import Instant
+from scheduler.core.spans import FOREVER, Instant
 
 
 def compress(draft: Draft) -> None:
@@ -30,16 +33,11 @@ def compress(draft: Draft) -> None:
     draft.ready_board()
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
     room = None if left is None else _Room(draft, left)
-    known = draft.board.movable
-    waiting = [
-        r
-        for r in draft.live()
-        if r.spans
-        and r.spans[-1].start_at > now
-        # Those that the board may move wait in time.
-        and not (r.id in known and known[r.id].reservation is r)
-        and _may_move_up(draft, r, room)
-    ]
+    # Those that the board may move wait in time, and are not among them.
+    earliest = draft.openings.earliest
+    ahead = [r for key, r in draft.started().items() if earliest.get(key) is not r and r.spans]
+    ahead += [r for r in unmovable(draft) if r.spans]
+    waiting = [r for r in ahead if r.spans[-1].start_at > now and _may_move_up(draft, r, room)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 
@@ -67,7 +65,7 @@ def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -
         if _may_be_earlier(draft, reservation, room):
             return True
         # One that never ran looks for room for its disk too.
-        never_ran = reservation.spans[-1].end_at > draft.now and not any(s.is_pinned for s in reservation.spans)
+        never_ran = not first.is_pinned and not any(span.is_pinned for span in reservation.spans)
         return never_ran and not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
     by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
     is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
@@ -79,21 +77,29 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
 
     Where it had no better place before, each better one that it has now begins in a gap that somebody has left.
     """
-    request, ends_at, openings = reservation.request, draft.now, draft.openings
+    request, now = reservation.request, draft.now
+    earliest = draft.openings.earliest
+    if earliest.get(reservation.id) is reservation:
+        return False
     if room is not None:
         if room.is_of_use_by_limits(reservation):
             room = None
         elif not room.gaps_of(request.gpus):
             return False
+    from_at, is_earliest = now, True
     for span in reservation.spans:
-        if span.generation is None and span.start_at > draft.now:
-            from_at = max(ends_at, draft.now)
-            key = request.gpus, request.queue, request.at_boundary, from_at
-            if key not in openings:
-                openings[key] = _opens_at(draft, request, from_at)
-            if span.start_at > openings[key] and (room is None or room.is_before(reservation, span, openings[key])):
-                return True
-        ends_at = span.end_at
+        if span.generation is None and span.start_at > now:
+            opens_at = _opens_at(draft, request, from_at)
+            if span.start_at > opens_at:
+                is_earliest = False
+                if room is None or (
+                    room.may_be_before(request.gpus, span, opens_at) and room.is_before(reservation, span, opens_at)
+                ):
+                    return True
+        from_at = max(span.end_at, now)
+    if is_earliest:
+        # Nobody is let in earlier, now or later, as long as the windows stay.
+        earliest[reservation.id] = reservation
     return False
 
 
@@ -104,6 +110,7 @@ class _Room:
         self._draft = draft
         self._left = left
         self._gaps: dict[int, list[tuple[HostId, Instant, Instant, int]]] = {}
+        self._firsts: dict[tuple[int, Instant], tuple[Instant, frozenset[tuple[HostId, Instant]]]] = {}
         self._owners = {owner for owner, _ in left}
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
 
@@ -113,6 +120,16 @@ class _Room:
             return False
         limited = book_of(self._draft).limited(reservation.request.owner)
         return any(self._owners & one.members for one in limited if one.is_bound_by_bookings)
+
+    def may_be_before(self, gpus: int, span: BookedSpan, from_at: Instant) -> bool:
+        """Whether any gap that is of use from an instant on begins before a span; costs a look-up."""
+        key = gpus, from_at
+        if key not in self._firsts:
+            ahead = [(host, max(start, from_at), end, least_s) for host, start, end, least_s in self.gaps_of(gpus)]
+            first_at = min((start for _, start, end, least_s in ahead if start + least_s <= end), default=FOREVER)
+            self._firsts[key] = first_at, frozenset((host, end) for host, start, end, _ in ahead if start < end)
+        first_at, ends = self._firsts[key]
+        return span.start_at > first_at or (span.host, span.start_at) in ends
 
     def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
         """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left."""
@@ -163,12 +180,25 @@ class _Room:
 
 
 def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
-    """Return from when on any host lets a request in."""
-
-    def ahead(host: HostId) -> Iterator[Instant]:
-        stretches = draft.stretches_of(
+    """Return from when on any host lets a request in; the instant itself where none does any more."""
+    key = request.gpus, request.queue, request.at_boundary
+    known = draft.openings.ranges.setdefault(key, [])
+    number = bisect_right(known, from_at, key=_since_at) - 1
+    if number >= 0 and from_at < known[number][1]:
+        return max(known[number][2], from_at)
+    of_hosts = (
+        draft.stretches_of(
             host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
         )
-        return (max(stretch.start_at, from_at) for stretch in stretches if stretch.end_at > from_at)
+        for host in draft.hosts
+    )
+    ahead = [stretch for stretches in of_hosts if (stretch := stretches.not_over_at(from_at)) is not None]
+    first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)
+    if first is None:
+        return from_at
+    # It is the same for all instants up to the end of this stretch.
+    insort(known, (min(from_at, first.start_at), first.end_at, first.start_at))
+    return max(first.start_at, from_at)
 
-    return min((next(ahead(host), from_at) for host in draft.hosts), default=from_at)
+
+_since_at = itemgetter(0)

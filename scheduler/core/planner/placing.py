@@ -71,12 +71,12 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     for _ in range(MOST_DISK_WAITS):
         if first is None:
             return None
-        spans = with_tail(draft, want, first)
+        spans = _on_one_partition(draft, want, first) or with_tail(draft, want, first)
         if spans is None:
             return None
         room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
         if room_at is None:
-            return _on_one_partition(draft, want, spans) or spans
+            return spans
         if want.storage is None:
             return _where_disks_have_room(draft, want, spans[0].start_at)
         if want.only_at or room_at >= min(draft.horizon_at, want.latest_at + 1):
@@ -86,15 +86,17 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     return None
 
 
-def _on_one_partition(draft: Draft, want: Want, spans: tuple[BookedSpan, ...]) -> tuple[BookedSpan, ...] | None:
+def _on_one_partition(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking with all its hours on one partition: it can be moved whole, and breaks up nothing.
 
-    Not if it is much later than these spans, where these could start at once, or where the policy's own reservations
-    stand in the way.
+    Not if it is much later than the earliest first piece, where that could start at once, or where the policy's own
+    reservations stand in the way.
     """
-    if len(spans) == 1 or want.stay is not None or want.avoid or want.kept_disk is not None:
+    if draft.hours_s(first, want.gpus) >= want.run_s:
+        return (first,)
+    if want.stay is not None or want.avoid or want.kept_disk is not None:
         return None
-    first_at = spans[0].start_at
+    first_at = first.start_at
     latest_at = want.from_at if want.only_at else want.latest_at
     if first_at <= draft.now or is_crossed(draft, want):
         latest_at = min(latest_at, first_at + max(LATER_S, (first_at - draft.now) // LATER_PART))
@@ -247,10 +249,8 @@ def is_crossed(draft: Draft, want: Want) -> bool:
 
 def _lies_in(stretches: Stretches, at: Instant) -> bool:
     """Whether an instant lies in any of some stretches."""
-    for stretch in stretches:
-        if at < stretch.end_at:
-            return stretch.start_at <= at
-    return False
+    stretch = stretches.not_over_at(at)
+    return stretch is not None and stretch.start_at <= at
 
 
 def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:

@@ -185,11 +185,16 @@ class History:
         elif way < 0.6:
             moved = self.fast.relax(movable)
         elif movable:
-            started = self.fast.start_now(movable[0], widest=self.random.choice((1, 2, 8)))
-            moved = started or []
+            chosen = movable[: self.random.randint(1, 4)]
+            widest = [self.random.choice((1, 2, 8)) for _ in chosen]
+            number, started = self.fast.start_first(chosen, widest) or (len(chosen), [])
+            moved = started
             if started:
-                assert started[0] == movable[0]
-                assert self.fast.booking(movable[0]).place.start_at == self.slow.now
+                assert started[0] == chosen[number]
+                assert self.fast.booking(started[0]).place.start_at == self.slow.now
+            else:
+                for key, most in zip(chosen, widest, strict=True):
+                    assert self.fast.start_now(key, widest=most) is None
         else:
             return
         for key in moved:

@@ -1,0 +1,118 @@
+"""Moving what waits: the board is told who may be moved how far, and those that wait are put as late as promised.
+
+The calendar moves what is booked on one partition, if need be in pieces, over boundaries; the rest is `displacing`'s.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+
+from scheduler.core.calendar.bookings import ONE_PIECE, Fit
+from scheduler.core.plan import Reservation
+from scheduler.core.planner.admission import check_booked_limits
+from scheduler.core.planner.booking import follow_disk, want_of
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.placing import cut_fit, fits_of, is_of_one_partition, times_of
+from scheduler.core.planner.promising import has_started, keeps_promise
+from scheduler.core.requests import by_number
+from scheduler.core.spans import Instant
+
+
+def may_start_early(draft: Draft, reservation: Reservation) -> bool:
+    request = reservation.request
+    if has_started(reservation) or reservation.outcome is not None or reservation.promise is None:
+        return False
+    if not reservation.spans or reservation.spans[0].start_at <= draft.now:
+        return False
+    return not request.is_at_fixed_time and (request.not_before_at or 0) <= draft.now
+
+
+def unmovable(draft: Draft) -> list[Reservation]:
+    """Return those not started that the board may not move as they are, in the order in which they came."""
+    known, unsure, unstarted = draft.board.movable, draft.board.unsure, draft.unstarted()
+    for key in list(unsure):
+        if key not in unstarted or (key in known and known[key].reservation is unstarted[key]):
+            unsure.discard(key)
+    return [unstarted[key] for key in sorted(unsure, key=by_number)]
+
+
+def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> None:
+    """Tell the board of those that wait on one partition how they may be moved, as far as it does not know."""
+    board = draft.board
+    board.begin_moving((draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble()))
+    new = _new_to_move(draft) if waiting is None else [one for one in waiting if may_start_early(draft, one)]
+    for reservation in new:
+        board.fix(reservation.id)
+    known_until_at: dict[Hashable, Instant] = {}
+    found: list[tuple[Reservation, Fit, Hashable, Instant]] = []
+    for reservation in new:
+        if not is_of_one_partition(reservation.spans):
+            continue
+        request, spans, promise = reservation.request, reservation.spans, reservation.promise
+        assert promise is not None
+        profile = draft.hosts[spans[0].host].profile
+        lead_s = draft.lead_s(profile, request.gpus)
+        whole_s = lead_s + sum(draft.hours_s(span, request.gpus) for span in spans)
+        due_at = min(promise.start_by_at - lead_s, promise.end_by_at - whole_s)
+        if due_at < spans[0].start_at or promise.end_by_at < spans[-1].end_at:
+            continue
+        if draft.is_lost(spans[0]) or draft.hosts[spans[0].host].is_drained:
+            continue
+        want = want_of(draft, request, run_s=request.run_s, with_gifts=True)
+        disk = draft.disks.get(reservation.disk) if request.continues and reservation.disk else None
+        if disk is not None:
+            want = replace(want, storage=disk.storage)
+        kinds = dict(board.profiles_by_kind)
+        fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
+        # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
+        if fit is None or fit.whole_s > whole_s:
+            continue
+        fit = cut_fit(draft, want, fit._replace(whole_s=whole_s), end_by_at=promise.end_by_at)
+        times = times_of(draft, want)
+        until_at = due_at + whole_s if fit.lead_s == ONE_PIECE else promise.end_by_at
+        if until_at > known_until_at.get(times.shape, 0):
+            known_until_at[times.shape] = until_at
+            board.know_shape(times, until_at)
+        found.append((reservation, fit, times.shape, due_at))
+    for reservation, fit, shape, due_at in found:
+        board.set_movable(reservation, fit, shape, due_at)
+
+
+def _new_to_move(draft: Draft) -> list[Reservation]:
+    """Return those that wait and of whom the board does not know how they may be moved, in the order they came."""
+    return [one for one in unmovable(draft) if may_start_early(draft, one)]
+
+
+def put_late(draft: Draft) -> None:
+    """Move those that wait to the latest place that their promises allow: the near future is for whoever can start."""
+    draft.ready_board()
+    make_movable(draft)
+    known = draft.board.movable
+    last_first = sorted(known, key=lambda key: (-known[key].spans[-1].end_at, by_number(key)))
+    for key in last_first:
+        before, disks = known[key].reservation, draft.disks.mark()
+        spans = draft.board.put_late(key)
+        if spans is None:
+            continue
+        draft.put_moved(replace(before, spans=spans))
+        follow_disk(draft, key)
+        if is_well(draft, draft.reservations[key]):
+            known[key].reservation = draft.reservations[key]
+        else:
+            draft.board.move_back({key: before.spans})
+            draft.put_moved(before)
+            draft.disks.undo(disks)
+
+
+def is_well(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a booking that was moved keeps its promise, has room for its disk, and is within its owner's limits."""
+    if not keeps_promise(draft, reservation)(reservation.spans):
+        return False
+    if check_booked_limits(draft, reservation.request, reservation.spans):
+        return False
+    if reservation.disk is None or reservation.disk not in draft.disks:
+        return True
+    disk = draft.disks[reservation.disk]
+    start_at = max(disk.from_at, draft.now)
+    return draft.has_pool_room(
+        disk.storage, is_scratch=disk.is_scratch, start_at=start_at, end_at=disk.until_at, more_gib=0
+    )

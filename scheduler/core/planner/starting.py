@@ -1,0 +1,241 @@
+"""Starting those that wait: one pass over them in their order, each started now if the plan that is left is whole.
+
+The calendar tries those that it may move, all of them at one blow. Where it has not tried all there is, another place
+is looked for: of another kind, in pieces. For whom there is none yet, others may be displaced by hand at the end.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from enum import Enum, auto
+
+from scheduler.core.calendar.bookings import Fit
+from scheduler.core.plan import BookedSpan, Reservation
+from scheduler.core.planner.admission import check_booked_limits
+from scheduler.core.planner.booked_limits import over_limits
+from scheduler.core.planner.booking import Reach, follow_disk, is_scratch, movable, rebook, want_of
+from scheduler.core.planner.displacing import WIDE, Displacer
+from scheduler.core.planner.draft import Draft
+from scheduler.core.planner.limits import book_of
+from scheduler.core.planner.moving import is_well, make_movable
+from scheduler.core.planner.placing import Want, fits_of, is_crossed, times_of
+from scheduler.core.planner.promising import keeps_promise
+from scheduler.core.requests import ReservationId
+
+
+class Tries:
+    """One pass over those that wait, in their order."""
+
+    def __init__(self, draft: Draft, free: set[int]) -> None:
+        """`free`: sizes of which some set is free."""
+        self._draft = draft
+        self._free = free
+        self._room = _DiskRoom(draft)
+        self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
+        self._worth_it: dict[Hashable, bool] = {}
+        self._elsewhere: dict[Hashable, bool] = {}
+
+    def start(self, waiting: Sequence[Reservation]) -> None:
+        """Start all that can."""
+        displacer, left = Displacer(self._draft), list(waiting)
+        in_the_way: list[Reservation] = []
+        while left:
+            left = [reservation for reservation in left if self._is_worth_it(reservation)]
+            number = self._start_first(left)
+            in_the_way += left[:number]
+            del left[: number + 1]
+        for reservation in displacer.worth_a_look(in_the_way):
+            if reservation.request.gpus in self._free and displacer.start(reservation.id):
+                displacer.forget()
+                self._note_started(reservation)
+
+    def _is_worth_it(self, reservation: Reservation) -> bool:
+        """Whether one could start as far as sizes, limits and disks go."""
+        request = reservation.request
+        if request.gpus not in self._free:
+            return False
+        of_owner = (request.owner, request.gpus) if self._has_limits else None
+        key = of_owner, request.queue, request.disk_gib, request.continues is None
+        if key not in self._worth_it:
+            is_over = self._has_limits and _is_over_now(self._draft, reservation)
+            self._worth_it[key] = not is_over and self._room.has_any(reservation)
+        return self._worth_it[key]
+
+    def _start_first(self, waiting: Sequence[Reservation]) -> int:
+        """Start the first that can; return its place among them, or how many they are."""
+        number = 0
+        while number < len(waiting):
+            alone = self._only_for_the_calendar(waiting[number:])
+            found = _start_first(self._draft, alone) if alone else None
+            number += len(alone) if found is None else found[0]
+            if number == len(waiting):
+                break
+            if self._is_started(waiting[number], None if found is None else found[1]):
+                self._note_started(waiting[number])
+                break
+            number += 1
+        return number
+
+    def _only_for_the_calendar(self, waiting: Iterable[Reservation]) -> list[ReservationId]:
+        """Return those that come first for whom there is only what the calendar can do."""
+        known = self._draft.board.movable
+        found = []
+        for reservation in waiting:
+            key = reservation.request.id
+            if key not in known or self._may_be_elsewhere(reservation):
+                break
+            found.append(key)
+        return found
+
+    def _may_be_elsewhere(self, reservation: Reservation) -> bool:
+        """Whether, where others are in its way, there may be a place for one that the calendar has not tried."""
+        request = reservation.request
+        key = request.gpus, request.queue, request.at_boundary
+        if key not in self._elsewhere:
+            want = want_of(self._draft, request, run_s=request.run_s, with_gifts=True)
+            self._elsewhere[key] = _has_more_places(self._draft, want)
+        return self._elsewhere[key]
+
+    def _is_started(self, reservation: Reservation, tried: "_Try | None") -> bool:
+        """Start one now if there is room for it; `tried`: what came of it, if the calendar has tried."""
+        draft, key = self._draft, reservation.id
+        if tried is None and key in draft.board.movable:
+            found = _start_first(draft, [key])
+            tried = _Try.IN_THE_WAY if found is None else found[1]
+        if tried is _Try.STARTED:
+            return True
+        return _is_worth_another_look(draft, reservation, tried) and _start_elsewhere(draft, key)
+
+    def _note_started(self, reservation: Reservation) -> None:
+        self._draft.board.fix(reservation.id)
+        self._worth_it.clear()
+        self._elsewhere.clear()
+        self._room.forget()
+        self._free = free_sizes(self._draft, self._free)
+
+
+def _is_over_now(draft: Draft, reservation: Reservation) -> bool:
+    """Whether its owner would go over a limit if it ran now."""
+    instant = replace(reservation.spans[0], start_at=draft.now, end_at=draft.now + 1)
+    return any(one.is_at_once for one in over_limits(draft, reservation.request, (instant,)))
+
+
+def free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
+    """Return the sizes of which some set has nothing booked on it now."""
+    calendar = draft.ready_board().calendar
+    return {size for size in sizes if calendar.earliest(Fit(size, 1, 1), draft.now, draft.now) is not None}
+
+
+class _DiskRoom:
+    """The most room that any pool has at this instant, for disks of those that wait; worked out when asked for."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._sure_gib: dict[bool, int] = {}
+        """Beside all disks, those that are booked for later too."""
+        self._now_gib: dict[bool, int] = {}
+
+    def forget(self) -> None:
+        """Something was booked."""
+        self._sure_gib.clear()
+        self._now_gib.clear()
+
+    def has_any(self, reservation: Reservation) -> bool:
+        """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""
+        wanted_gib, scratch = reservation.request.disk_gib, is_scratch(self._draft, reservation.request)
+        if reservation.request.continues is not None:
+            return True
+        if scratch not in self._sure_gib:
+            disks = self._draft.disks
+            self._sure_gib[scratch] = self._most(
+                lambda pool: disks.booked_gib(pool, is_scratch=scratch), scratch=scratch
+            )
+        if wanted_gib <= self._sure_gib[scratch]:
+            return True
+        if scratch not in self._now_gib:
+            peak, now = self._draft.pool_peak_gib, self._draft.now
+            self._now_gib[scratch] = self._most(
+                lambda pool: peak(pool, is_scratch=scratch, start_at=now, end_at=now + 1), scratch=scratch
+            )
+        return wanted_gib <= self._now_gib[scratch]
+
+    def _most(self, booked_gib: Callable[[str], int], *, scratch: bool) -> int:
+        pools = {host.storage for host in self._draft.hosts.values()}
+        return max(
+            (self._draft.pool_room_gib(pool, is_scratch=scratch) - booked_gib(pool) for pool in pools), default=0
+        )
+
+
+class _Try(Enum):
+    """What came of trying to start one now that the board may move."""
+
+    STARTED = auto()
+    IN_THE_WAY = auto()
+    """On no host of its kind there is room, or those in the way have no other place."""
+    NOT_WELL = auto()
+    """There is room, but a disk or a limit is in the way."""
+
+
+def _start_first(draft: Draft, keys: Sequence[ReservationId]) -> tuple[int, _Try] | None:
+    """Start the first of those that the board may move for which there is room, or who is in the way has other places.
+
+    Returns which one that is, and whether all that would move keep their promises, disks and limits; else nothing has
+    changed. None: there is none.
+    """
+    known = draft.board.movable
+    sizes = [known[key].reservation.request.gpus for key in keys]
+    found = draft.board.start_first(keys, [size if size < WIDE else 64 for size in sizes])
+    if found is None:
+        return None
+    number, moved = found
+    before = {key: known[key].reservation for key in moved}
+    disks = draft.disks.mark()
+    for key, spans in moved.items():
+        draft.put_moved(replace(before[key], spans=spans))
+        follow_disk(draft, key)
+    if all(is_well(draft, draft.reservations[key]) for key in moved):
+        for key in moved:
+            known[key].reservation = draft.reservations[key]
+        return number, _Try.STARTED
+    draft.board.move_back({key: before[key].spans for key in moved})
+    for key in moved:
+        draft.put_moved(before[key])
+    draft.disks.undo(disks)
+    return number, _Try.NOT_WELL
+
+
+def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
+    """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
+
+    The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
+    """
+    want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+    if tried is _Try.IN_THE_WAY and not _has_more_places(draft, want):
+        return False
+    times = times_of(draft, want)
+    return any(draft.board.earliest(fit, draft.now, draft.now, times) for fit in fits_of(draft, want))
+
+
+def _has_more_places(draft: Draft, want: Want) -> bool:
+    """Whether there are hosts of other kinds, or pieces anywhere are of use where others are in the way."""
+    return draft.board.kinds_of(want.gpus) != 1 or is_crossed(draft, want)
+
+
+def _start_elsewhere(draft: Draft, reservation_id: ReservationId) -> bool:
+    """Start one now wherever nobody is in its way: in one piece or several, on any host that has room for it."""
+    reservation = draft.reservations[reservation_id]
+    if len(movable(draft, reservation)) != len(reservation.spans):
+        return False
+    keeps = keeps_promise(draft, reservation)
+
+    def starts_now(spans: tuple[BookedSpan, ...]) -> bool:
+        return (
+            spans[0].start_at == draft.now
+            and keeps(spans)
+            and not check_booked_limits(draft, reservation.request, spans)
+        )
+
+    is_started = rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=draft.now, accept=starts_now)
+    if not is_started and reservation_id not in draft.board.movable:
+        # It was taken out and put back: the board has to be told again.
+        make_movable(draft, [draft.reservations[reservation_id]])
+    return is_started
