@@ -16,7 +16,7 @@ from scheduler.core.calendar.likely import Likely
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.intents import FiledIntent, Intent, Submit
-from scheduler.core.plan import Outcome, Plan, PlanChange, Reservation, apply, pinned
+from scheduler.core.plan import Outcome, Plan, PlanChange, Reservation, pinned
 from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.step import step
 from scheduler.core.reasons import Reason
@@ -231,11 +231,10 @@ class Rehearsal:
                 moved(number)
             if number == count and not self._left and self.now >= self._whole_until_at:
                 break
-            self._tidy()
         return self._plan
 
     def _tidy(self) -> None:
-        """Once a day let go of windows that ended a day ago, as loading the plan does."""
+        """Once a day, when windows change anyway, let go of those that ended a day ago, as loading the plan does."""
         if self.now < self._tidied_at + DAY_S:
             return
         self._tidied_at = self.now
@@ -280,6 +279,8 @@ class Rehearsal:
         if not change.is_empty:
             self._plan = self._kept.plan_after
             self._take_note(change, told)
+            if change.windows:
+                self._tidy()
         self._start_begun()
 
     def _take_note(self, change: PlanChange, told: Sequence[Story | None]) -> None:
@@ -413,7 +414,7 @@ class Rehearsal:
             started.append(reservation)
             self._start(reservation, span.host, profile, mask)
         if started:
-            self._plan = apply(self._plan, PlanChange(reservations=tuple(started)))
+            self._plan = self._kept.go_on(self._plan, PlanChange(reservations=tuple(started)))
             for reservation in started:
                 self._follow(reservation)
 

@@ -5,6 +5,7 @@ Holds the values only: whether an ask is acceptable is in `admission`, where it 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NewType
 
 from scheduler.core.spans import Instant
@@ -14,6 +15,7 @@ ReservationId = NewType("ReservationId", str)
 DiskId = NewType("DiskId", str)
 
 
+@lru_cache(maxsize=100_000)
 def by_number(reservation: ReservationId) -> tuple[int, str]:
     """Sort ids in the order in which they were given: r-9 before r-10."""
     number = reservation.rpartition("-")[2]

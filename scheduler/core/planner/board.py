@@ -7,6 +7,7 @@ starts: no two lie there. Knows nothing of requests, windows or promises, but fo
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import takewhile
 
 from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.calendar.kinds import Kind, kind_of
@@ -406,13 +407,14 @@ class Board:
         # A day more, so that it is not worked out at each step anew.
         until_at += DAY_S
         known.known_until_at = until_at
+        # Many hosts have the very same ones.
+        worked_out: dict[int, tuple[Iterable[Stretch], list[tuple[Instant, Instant, bool]]]] = {}
         for host, number in self._numbers.items():
-            mine: list[tuple[Instant, Instant, bool]] = []
-            for stretch in times.stretches(host):
-                if stretch.start_at > until_at:
-                    break
-                mine.append((stretch.start_at, stretch.end_at, times.may_park(stretch)))
-            self.calendar.set_stretches(known.number, number, mine)
+            stretches = times.stretches(host)
+            if id(stretches) not in worked_out:
+                ahead = takewhile(lambda stretch: stretch.start_at <= until_at, stretches)
+                worked_out[id(stretches)] = stretches, [(s.start_at, s.end_at, times.may_park(s)) for s in ahead]
+            self.calendar.set_stretches(known.number, number, worked_out[id(stretches)][1])
         return known.number
 
     def span_of(self, place: Place) -> BookedSpan:

@@ -9,7 +9,7 @@ from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.extending import edge_at, lengthen, room_until_at, trim
 from scheduler.core.planner.moving import put_late
 from scheduler.core.planner.moving_up import compress
 from scheduler.core.planner.promising import break_promise, keeps_promise
@@ -113,7 +113,7 @@ def _use_gifts(draft: Draft, windows: Sequence[Window]) -> None:
             owed_s = sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r))
             going.append((r.id, window, owed_s))
     for reservation_id, window, owed_s in going:
-        _run_on_and_rebook(draft, reservation_id, window, owed_s)
+        _run_on_for_less_later(draft, reservation_id, window, owed_s)
     compress(draft)
 
 
@@ -141,19 +141,37 @@ def _run_on(draft: Draft, reservation_id: ReservationId, window: Window, owed_s:
         lengthen(draft, reservation, span, end_at)
 
 
-def _run_on_and_rebook(draft: Draft, reservation_id: ReservationId, window: Window, owed_s: int) -> None:
-    """The same, and place what is left to deliver after it anew; everybody else is left where they are."""
+def _run_on_for_less_later(draft: Draft, reservation_id: ReservationId, window: Window, owed_s: int) -> None:
+    """The same, for as much less at the end; everybody else is left where they are."""
     with draft.attempt() as attempt:
         reservation = draft.reservations[reservation_id]
         before = _edge_span(draft, reservation, window)
         assert before is not None
-        gone = movable(draft, reservation)
-        draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in gone)))
+        # What is booked for itself is not in its way.
+        over_at = edge_at(draft, reservation, before)
+        own = [s for s in movable(draft, reservation) if s.host == before.host and s.start_at < over_at]
+        draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in own)))
         _run_on(draft, reservation_id, window, owed_s)
         reservation = draft.reservations[reservation_id]
-        left_s = owed_s - (reservation.spans[-1].end_at - before.end_at)
-        if left_s <= 0 or rebook(draft, reservation, run_s=left_s, accept=keeps_promise(draft, reservation)):
+        end_at = next(s.end_at for s in reservation.spans if s.start_at == before.start_at)
+        spans = sorted((*reservation.spans, *(s for s in own if s.start_at >= end_at)), key=lambda s: s.start_at)
+        draft.put(replace(reservation, spans=tuple(spans)))
+        if end_at > before.end_at and _owes_no_more_than(draft, reservation_id, owed_s - (end_at - before.end_at)):
             attempt.keep()
+
+
+def _owes_no_more_than(draft: Draft, reservation_id: ReservationId, left_s: int) -> bool:
+    """Have the spans of one that may be moved deliver what is left, and no more; return whether that can be done."""
+    reservation = draft.reservations[reservation_id]
+    tail = movable(draft, reservation)
+    booked_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
+    if left_s <= 0:
+        draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in tail)))
+        return True
+    if booked_s >= left_s:
+        trim(draft, reservation, tail, booked_s - left_s)
+        return True
+    return rebook(draft, reservation, run_s=left_s, accept=keeps_promise(draft, reservation))
 
 
 def add_windows(draft: Draft, windows: tuple[Window, ...]) -> None:

@@ -27,9 +27,8 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
-from scheduler.core.planner.live import Live
 from scheduler.core.planner.memory import Memory, Openings
-from scheduler.core.planner.rows import DiskRows, Rows
+from scheduler.core.planner.rows import DiskRows
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.reasons import Fact
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
@@ -94,7 +93,7 @@ class Draft:
         self.windows: dict[WindowId, Window] = self._window_book.by_id
         self._are_windows_ours = False
         """Whether `windows` is a copy that may be written to."""
-        self.reservations: Rows[ReservationId, Reservation] = Rows(self.memory.reservations(plan))
+        self.reservations = self.memory.reservations(plan)
         self.disks: DiskRows = self.memory.disks(plan)
         self._live = self.memory.live()
         self._round = 0, 0, 0
@@ -191,7 +190,11 @@ class Draft:
     def stretches_of(
         self, host: HostId, *, gpus: int, queue: str, at_boundary: AtBoundary, with_gifts: bool
     ) -> Stretches:
-        """Return the stretches from now to the horizon in which such a request may run on a host."""
+        """Return the stretches from now to the horizon in which such a request may run on a host.
+
+        Hosts with the same windows have the very same ones.
+        """
+        host = self.window_book.like(host)
         key = (host, gpus, queue, at_boundary, with_gifts)
         if key not in self._stretches:
             assert self.rules is not None
@@ -311,9 +314,12 @@ class Draft:
         before = old.spans if old else ()
         if before == reservation.spans:
             return
-        self.board.unbook(*before)
+        # Spans that stay are the very same values.
+        was, will_be = {id(span) for span in before}, {id(span) for span in reservation.spans}
+        self.board.unbook(*[span for span in before if id(span) not in will_be])
         for span in reservation.spans:
-            self.board.book(reservation.id, span)
+            if id(span) not in was:
+                self.board.book(reservation.id, span)
 
     def put_moved(self, reservation: Reservation) -> None:
         """Set a reservation; its spans lie on the board already."""
@@ -443,7 +449,7 @@ class Draft:
                 self.board.book(key, span)
             self._live.put(was)
         if not is_in_order:
-            self._live = Live(self.reservations.values())
+            self._live.refill(self.reservations.values())
 
     def undo_freed(self, reservations: int, takes: int) -> None:
         """The same for what was freed; what was asked for since was moved up into in vain."""

@@ -2,7 +2,7 @@
 
 Who is booked in the way has to have another place by their promise, or the answer is no.
 
-Also the lengthening of a span in place, by whoever has found that there is room.
+Also the lengthening of a span in place, by whoever has found that there is room, and giving up hours at the end.
 """
 
 from dataclasses import replace
@@ -79,7 +79,7 @@ def _crowded_disk(draft: Draft, reservation: Reservation, by_s: int) -> Reason |
 def _stretch(draft: Draft, reservation: Reservation, span: BookedSpan, by_s: int) -> tuple[int, Reason | None]:
     """Lengthen a begun span in place up to its boundary; return what is left to deliver, or what is in the way."""
     request = reservation.request
-    wanted_at = min(span.end_at + by_s, _edge_at(draft, reservation, span))
+    wanted_at = min(span.end_at + by_s, edge_at(draft, reservation, span))
     end_at = min(wanted_at, room_until_at(draft, reservation, span))
     may_park = request.at_boundary is AtBoundary.PARK
     if end_at < wanted_at and wanted_at < span.end_at + by_s and not may_park:
@@ -123,11 +123,11 @@ def _urgency(reservation: Reservation) -> tuple[Instant, int]:
 
 def room_until_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
     """Return until when a span could go on in place: the next booking, or the edge of its stretch."""
-    edge_at = _edge_at(draft, reservation, span)
-    return min(edge_at, draft.board.free_until(span.host, span.partition, span.end_at))
+    until_at = edge_at(draft, reservation, span)
+    return min(until_at, draft.board.free_until(span.host, span.partition, span.end_at))
 
 
-def _edge_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
+def edge_at(draft: Draft, reservation: Reservation, span: BookedSpan) -> Instant:
     """Return where the stretch ends that a span lies in."""
     request = reservation.request
     stretches = draft.stretches_of(
@@ -141,6 +141,27 @@ def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: I
     current = draft.reservations[reservation.id]
     draft.put(replace(current, spans=tuple(replace(s, end_at=end_at) if s == span else s for s in current.spans)))
     follow_disk(draft, reservation.id)
+
+
+def trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> bool:
+    """Take surplus hours off the end of a tail; return whether there was anything to take."""
+    assert draft.rules is not None
+    kept = [s for s in reservation.spans if s not in tail]
+    left = list(tail)
+    while left and surplus_s >= (hours_s := draft.hours_s(left[-1], reservation.request.gpus)):
+        surplus_s -= hours_s
+        left.pop()
+    if left:
+        last = left.pop()
+        hours_s = draft.hours_s(last, reservation.request.gpus)
+        # The last span keeps at least the minimum useful length: it was padded to it, or is.
+        least_s = min(hours_s, draft.rules.min_useful_s)
+        left.append(replace(last, end_at=last.end_at - (hours_s - max(hours_s - surplus_s, least_s))))
+    if tuple(left) == tail:
+        return False
+    draft.put(replace(reservation, spans=(*kept, *left)))
+    draft.is_room_freed = True
+    return True
 
 
 def _blocked(draft: Draft, reservation: Reservation, by_s: int) -> Reason:

@@ -12,17 +12,17 @@ from scheduler.core.requests import ReservationId
 class Live:
     """Mutable; not thread-safe. Each part is in the order in which the reservations came, but for those started."""
 
-    def __init__(self, reservations: Iterable[Reservation] = ()) -> None:
+    def __init__(self) -> None:
         self.all: dict[ReservationId, Reservation] = {}
         self.unstarted: dict[ReservationId, Reservation] = {}
         self.started: dict[ReservationId, Reservation] = {}
+
+    def refill(self, reservations: Iterable[Reservation]) -> None:
+        """Begin anew with some, in the order in which they came."""
+        for part in (self.all, self.unstarted, self.started):
+            part.clear()
         for reservation in reservations:
             self.put(reservation)
-
-    def copy(self) -> "Live":
-        other = Live()
-        other.all, other.unstarted, other.started = dict(self.all), dict(self.unstarted), dict(self.started)
-        return other
 
     def put(self, reservation: Reservation) -> None:
         """Follow a reservation: one that is known keeps its place, one that has ended is let go."""

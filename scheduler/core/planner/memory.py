@@ -13,7 +13,7 @@ from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Freed
 from scheduler.core.planner.live import Live
-from scheduler.core.planner.rows import DiskRows
+from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.settled import Settled
 from scheduler.core.planner.starts import Starts
 from scheduler.core.planner.tried import Tried
@@ -59,7 +59,10 @@ class Memory:
         self._is_open = False
         """A step has begun and not ended."""
         self._now: Instant = 0
-        self._reservations: list[ReservationId] = []
+        self._rows: Rows[ReservationId, Reservation] | None = None
+        """The reservations of the plan at hand, in the order in which they came; lent to the step that goes on."""
+        self._changed_since: tuple[Mapping[ReservationId, Reservation], list[ReservationId]] | None = None
+        """Reservations of a plan, and which of them are different from what they were after the last step."""
         self._disks: tuple[Mapping[DiskId, BookedDisk], DiskRows] | None = None
         self._stretches_by: tuple[object, ...] = ()
         self._stretches: dict[StretchesKey, Stretches] = {}
@@ -88,10 +91,10 @@ class Memory:
         self._now = now
         self.news = self.starts.follow(facts)
         if known is None or self.board is None or not self._follow(self.board, known, plan, now):
-            self.board = None
+            self.board = self._rows = None
             self.settled = Settled()
             self.news.clear()
-            self._live = Live(self.reservations(plan).values())
+            self._live.refill(_in_order(plan).values())
             self.ended = {key: r for key, r in plan.reservations.items() if r.outcome is not None}
         self.is_new = self.board is None
         for changed in self.news:
@@ -114,9 +117,7 @@ class Memory:
         if known.reservations is plan.reservations:
             return True
         before, after = known.reservations, plan.reservations
-        changed = [key for key, reservation in after.items() if before.get(key) is not reservation]
-        if len(before) + sum(key not in before for key in changed) > len(after):
-            changed += [key for key in before if key not in after]
+        changed = self._changed(known, plan)
         self.news.update(changed)
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         for key in changed:
@@ -127,13 +128,40 @@ class Memory:
                 board.unbook(*before[key].spans)
             if key not in after:
                 self.settled.drop(key)
+            if self._rows is not None:
+                self._rows.follow(key, after.get(key))
         if not is_in_order:
-            self._live = Live(self.reservations(plan).values())
+            self._rows = None
+            self._live.refill(_in_order(plan).values())
         for key in sorted(changed, key=by_number):
             if key in after:
                 for span in after[key].spans:
                     board.book(key, span)
         return True
+
+    def _changed(self, known: Plan, plan: Plan) -> list[ReservationId]:
+        """Return the reservations that are different in two plans."""
+        if self._changed_since is not None and self._changed_since[0] is plan.reservations:
+            return self._changed_since[1]
+        before, after = known.reservations, plan.reservations
+        changed = [key for key, reservation in after.items() if before.get(key) is not reservation]
+        if len(before) + sum(key not in before for key in changed) > len(after):
+            changed += [key for key in before if key not in after]
+        return changed
+
+    def go_on(self, plan: Plan, change: PlanChange) -> Plan:
+        """Return the plan that somebody else has made of the last step's by a change of some reservations, none new.
+
+        The next step need not look for them then.
+        """
+        after = apply(plan, change)
+        earlier: list[ReservationId] = []
+        known = None if self._plan is None else self._plan.reservations
+        if self._changed_since is not None:
+            known, earlier = self._changed_since
+        if known is plan.reservations:
+            self._changed_since = after.reservations, [*earlier, *(one.id for one in change.reservations)]
+        return after
 
     def _sort_in(self, key: ReservationId, reservation: Reservation | None) -> None:
         """Follow one reservation, or that there is none any more."""
@@ -146,18 +174,26 @@ class Memory:
             self.ended[key] = reservation
 
     def live(self) -> Live:
-        """Return the reservations of the plan at hand that have not ended, to be followed by the step that begins."""
-        return self._live.copy()
+        """Return the reservations of the plan at hand that have not ended, to be changed by the step that begins."""
+        return self._live
 
-    def end(self, plan: Plan, change: PlanChange, board: Board, disks: DiskRows) -> None:
+    def end(
+        self,
+        plan: Plan,
+        change: PlanChange,
+        board: Board,
+        reservations: Rows[ReservationId, Reservation],
+        disks: DiskRows,
+    ) -> None:
         """Keep what is as the plan will be after a change; if that is not committed after all, it is followed back."""
         after = plan if change.is_empty else apply(plan, change)
         for reservation in change.reservations:
             self._sort_in(reservation.id, after.reservations.get(reservation.id))
+            reservations.follow(reservation.id, after.reservations.get(reservation.id))
+        reservations.forget()
         self.board, self._plan, self._is_open = board, after, False
-        self._disks = after.disks, disks
-        # In order, as the step had them: what is new came last.
-        self._reservations = list(after.reservations)
+        self._rows, self._disks = reservations, (after.disks, disks)
+        self._changed_since = None
 
     @property
     def plan_after(self) -> Plan:
@@ -187,14 +223,15 @@ class Memory:
         kept[1].forget()
         return kept[1]
 
-    def reservations(self, plan: Plan) -> Mapping[ReservationId, Reservation]:
-        """Return a plan's reservations in the order in which they came, however it was read. Not to be changed."""
-        keys = list(plan.reservations)
-        if keys != self._reservations:
-            keys.sort(key=by_number)
-            self._reservations = keys
-            return {key: plan.reservations[key] for key in keys}
-        return plan.reservations
+    def reservations(self, plan: Plan) -> Rows[ReservationId, Reservation]:
+        """Return a plan's reservations in the order in which they came, to be changed by the step that begins."""
+        kept, self._rows = self._rows, None
+        return Rows(_in_order(plan)) if kept is None else kept
+
+
+def _in_order(plan: Plan) -> dict[ReservationId, Reservation]:
+    """Return a plan's reservations in the order in which they came, however it was read."""
+    return dict(sorted(plan.reservations.items(), key=lambda item: by_number(item[0])))
 
 
 def _are_alike(known: Plan, plan: Plan) -> bool:

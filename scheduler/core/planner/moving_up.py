@@ -186,13 +186,17 @@ def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
     number = bisect_right(known, from_at, key=_since_at) - 1
     if number >= 0 and from_at < known[number][1]:
         return max(known[number][2], from_at)
-    of_hosts = (
-        draft.stretches_of(
-            host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-        )
+    # Hosts with the same windows have the very same stretches.
+    of_hosts = {
+        id(stretches): stretches
         for host in draft.hosts
-    )
-    ahead = [stretch for stretches in of_hosts if (stretch := stretches.not_over_at(from_at)) is not None]
+        for stretches in (
+            draft.stretches_of(
+                host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+            ),
+        )
+    }
+    ahead = [found for stretches in of_hosts.values() if (found := stretches.not_over_at(from_at)) is not None]
     first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)
     if first is None:
         return from_at

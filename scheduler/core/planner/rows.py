@@ -58,6 +58,10 @@ class Rows(dict[K, V], Generic[K, V]):
         """Let what is there now be the beginning."""
         self._journal.clear()
 
+    def follow(self, key: K, value: V | None) -> None:
+        """Take on what somebody else has changed; None: it is not there any more."""
+        self._set(key, value)
+
 
 class DiskRows(Rows[DiskId, BookedDisk]):
     """Disks, looked up by the part of a storage's pool that they are in."""

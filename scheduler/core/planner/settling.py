@@ -13,7 +13,7 @@ from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, Cause, cause_of_delay, host_is_silent, override_told
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.extending import lengthen, room_until_at
+from scheduler.core.planner.extending import lengthen, room_until_at, trim
 from scheduler.core.planner.held_up import places_tried, settle_held_up, tell_if_broken
 from scheduler.core.planner.owed import (
     LEAST_OWED_S,
@@ -185,33 +185,12 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
-        return not _trim(draft, reservation, tail, -missing_s)
+        return not trim(draft, reservation, tail, -missing_s)
     if missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
         missing_s -= own_loss_s(draft, reservation, vms)
         if missing_s >= LEAST_OWED_S:
             _make_good(draft, reservation, span, tail_s, missing_s)
         return False
-    return True
-
-
-def _trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> bool:
-    """Take surplus hours off the end of a tail; return whether there was anything to take."""
-    assert draft.rules is not None
-    kept = [s for s in reservation.spans if s not in tail]
-    left = list(tail)
-    while left and surplus_s >= (hours_s := draft.hours_s(left[-1], reservation.request.gpus)):
-        surplus_s -= hours_s
-        left.pop()
-    if left:
-        last = left.pop()
-        hours_s = draft.hours_s(last, reservation.request.gpus)
-        # The last span keeps at least the minimum useful length: it was padded to it, or is.
-        least_s = min(hours_s, draft.rules.min_useful_s)
-        left.append(replace(last, end_at=last.end_at - (hours_s - max(hours_s - surplus_s, least_s))))
-    if tuple(left) == tail:
-        return False
-    draft.put(replace(reservation, spans=(*kept, *left)))
-    draft.is_room_freed = True
     return True
 
 

@@ -102,7 +102,7 @@ def step(
     if kept is not None:
         draft.note_freed()
         # What is decided is nearly always committed; if not, the board is brought back to the plan that was.
-        kept.end(plan, change, draft.board, draft.disks)
+        kept.end(plan, change, draft.board, draft.reservations, draft.disks)
     return change
 
 

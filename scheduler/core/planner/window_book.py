@@ -11,6 +11,9 @@ from scheduler.core.requests import AtBoundary, HostId
 from scheduler.core.spans import Instant
 from scheduler.core.windows import Layout, Window, WindowId, WindowState
 
+NO_WINDOWS = HostId("")
+"""Stands for all hosts without windows."""
+
 
 class WindowBook:
     """Immutable; what is looked up is worked out at first use."""
@@ -32,6 +35,19 @@ class WindowBook:
             for host in window.hosts:
                 found.setdefault(host, []).append(window)
         return {host: tuple(mine) for host, mine in found.items()}
+
+    @cached_property
+    def _alike(self) -> Mapping[HostId, HostId]:
+        known: dict[tuple[object, ...], HostId] = {}
+
+        def pattern(windows: tuple[Window, ...]) -> tuple[object, ...]:
+            return tuple((w.start_at, w.end_at, w.gift_from_at, id(w.layout), w.at_boundary) for w in windows)
+
+        return {host: known.setdefault(pattern(mine), host) for host, mine in self.by_host.items()}
+
+    def like(self, host: HostId) -> HostId:
+        """Return one host of all those that have windows like those of one: others may run there at the same times."""
+        return self._alike.get(host, NO_WINDOWS)
 
     @cached_property
     def layouts(self) -> frozenset[Layout]:
