@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from scheduler.core.intents import ApplyPolicy, FiledIntent
 from scheduler.core.plan import BookedSpan, Event, Reservation, event
@@ -64,12 +65,13 @@ def decide_windows(draft: Draft) -> None:
 
 
 def booked_in(draft: Draft, window: Window) -> list[Reservation]:
-    """Return the reservations that a window's own layout lets in and that have time left in it."""
+    """Return the reservations that a window's own layout lets in and that have time left in it, in no order."""
     return [
         r
-        for r in draft.live()
-        if window.layout.admits(gpus=r.request.gpus, queue=r.request.queue)
-        and any(s.host in window.hosts and s.end_at > draft.now and s.span.overlaps(window.span) for s in r.spans)
+        for (gpus, queue), alike in draft.live_by_sort().items()
+        if window.layout.admits(gpus=gpus, queue=queue)
+        for r in alike.values()
+        if any(s.host in window.hosts and s.end_at > draft.now and s.span.overlaps(window.span) for s in r.spans)
     ]
 
 
@@ -147,9 +149,9 @@ def _run_on_for_less_later(draft: Draft, reservation_id: ReservationId, window: 
         reservation = draft.reservations[reservation_id]
         before = _edge_span(draft, reservation, window)
         assert before is not None
-        # What is booked for itself is not in its way.
+        # What is booked for itself is not in its way, and cannot go on elsewhere meanwhile.
         over_at = edge_at(draft, reservation, before)
-        own = [s for s in movable(draft, reservation) if s.host == before.host and s.start_at < over_at]
+        own = [s for s in movable(draft, reservation) if s.start_at < over_at]
         draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in own)))
         _run_on(draft, reservation_id, window, owed_s)
         reservation = draft.reservations[reservation_id]
@@ -176,12 +178,14 @@ def _owes_no_more_than(draft: Draft, reservation_id: ReservationId, left_s: int)
 
 def add_windows(draft: Draft, windows: tuple[Window, ...]) -> None:
     """Add windows that clash with none that is there; what is there stays."""
+    there = {host: list(mine) for host, mine in draft.window_book.by_host.items()}
     for window in windows_for_each_host(windows):
-        clashes = window.id in draft.windows or any(
-            window.hosts & other.hosts and window.span.overlaps(other.span) for other in draft.windows.values()
-        )
+        near = chain.from_iterable(there.get(host, ()) for host in window.hosts)
+        clashes = window.id in draft.windows or any(window.span.overlaps(other.span) for other in near)
         if not clashes and window.hosts <= draft.hosts.keys():
             draft.put_window(window)
+            for host in window.hosts:
+                there.setdefault(host, []).append(window)
 
 
 def apply_policy(draft: Draft, filed: FiledIntent, intent: ApplyPolicy) -> tuple[Reason, ...]:

@@ -5,8 +5,11 @@ that starts and as those that are in the way: what goes on elsewhere after a bou
 later instant. All of it or nothing.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import accumulate
+from operator import or_
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
@@ -31,6 +34,8 @@ MOST_DISPLACED = 4
 WIDE = 8
 """From so many GPUs on a booking gives way only to its like: it finds another place least often."""
 
+Place = tuple[HostId, PartitionId]
+
 Option = tuple[int, BookedSpan, list[ReservationId]]
 """How much is in the way in GPU-seconds, the first span, and whose bookings give way."""
 
@@ -41,10 +46,8 @@ class Displacer:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
-        self._stuck_on: dict[HostId, list[BookedSpan]] | None = None
-        """Bookings that may give way and that the calendar cannot move."""
-        self._from_at: dict[HostId, Instant] = {}
-        self._free: dict[tuple[HostId, int], list[PartitionId]] = {}
+        self._stuck_on: dict[HostId, tuple[list[Instant], list[int]]] | None = None
+        self._free: dict[Place, bool] = {}
 
     @property
     def goes_on(self) -> bool:
@@ -57,13 +60,13 @@ class Displacer:
         if not draft.windows:
             # Then the calendar moves all that may be moved.
             return
+        movable = draft.board.movable
         for reservation in waiting:
             if not self.goes_on:
                 return
-            known = draft.board.movable.get(reservation.id)
+            known = movable.get(reservation.id)
             # Where nobody else is in its way than whom the calendar can move, it has tried that.
-            stuck_from_at = draft.now if known is None else min(self._stuck().values(), default=FOREVER)
-            if known is None or stuck_from_at < draft.now + known.whole_s:
+            if known is None or self._stuck_from_at() < draft.now + known.whole_s:
                 yield reservation
 
     def forget(self) -> None:
@@ -74,7 +77,7 @@ class Displacer:
         """Start one now, others out of its way; False: nothing has changed."""
         draft = self._draft
         reservation = draft.reservations[key]
-        if not self.goes_on or has_started(reservation) or not self._hosts(reservation):
+        if not self.goes_on or has_started(reservation):
             return False
         self._looks_left -= 1
         option = min(self._options(reservation), default=None, key=lambda option: option[0])
@@ -101,71 +104,70 @@ class Displacer:
             attempt.keep()
         return True
 
-    def _hosts(self, reservation: Reservation) -> Collection[HostId]:
-        """Return the hosts on which there is anything to try that the calendar has not tried."""
-        draft, known = self._draft, self._draft.board.movable.get(reservation.id)
-        if not draft.windows:
-            # Then the calendar moves all that may be moved.
-            return ()
-        if known is None:
-            return draft.hosts
-        # Where none of those begins before it would be over, the calendar has tried all there is.
-        over_at = draft.now + known.whole_s
-        return [host for host, first_at in self._stuck().items() if first_at < over_at]
+    def _stuck(self) -> Mapping[HostId, tuple[list[Instant], list[int]]]:
+        """Return where bookings lie on each host that may give way and that the calendar cannot move.
 
-    def _stuck(self) -> Mapping[HostId, Instant]:
-        """Return when the first booking on each host begins that may give way and that the calendar cannot move."""
+        When they begin, and for each of these instants the GPUs of all that have begun by then.
+        """
         if self._stuck_on is None:
-            self._stuck_on = {}
-            for one in unmovable(self._draft):
-                if one.spans and _may_give_way(self._draft, one):
+            draft, spans_on = self._draft, dict[HostId, list[tuple[Instant, int]]]()
+            for one in unmovable(draft):
+                if one.spans and _may_give_way(draft, one):
                     for span in one.spans:
-                        self._stuck_on.setdefault(span.host, []).append(span)
-            self._from_at = {host: min(span.start_at for span in spans) for host, spans in self._stuck_on.items()}
-        return self._from_at
+                        spans_on.setdefault(span.host, []).append((span.start_at, draft.partition_of(span).mask))
+            self._stuck_on = {}
+            for host, spans in spans_on.items():
+                spans.sort()
+                masks = list(accumulate((mask for _, mask in spans), or_))
+                self._stuck_on[host] = [start_at for start_at, _ in spans], masks
+        return self._stuck_on
 
-    def _is_tried(self, reservation: Reservation, first: BookedSpan) -> bool:
-        """Whether the calendar has tried a place: nobody is in the way that it cannot move itself."""
-        if reservation.id not in self._draft.board.movable or self._stuck_on is None:
-            return False
-        spans = self._stuck_on.get(first.host, ())
-        return not any(span.start_at < first.end_at and first.start_at < span.end_at for span in spans)
+    def _stuck_from_at(self) -> Instant:
+        """Return when the first of them begins."""
+        return min((starts[0] for starts, _ in self._stuck().values()), default=FOREVER)
 
     def _options(self, reservation: Reservation) -> Iterator[Option]:
         """Yield the partitions on which one could begin now if those that are booked there gave way."""
-        draft, gpus = self._draft, reservation.request.gpus
-        to_try = self._hosts(reservation)
-        hosts = [host for host in draft.hosts if host in to_try]
-        places = [(host, partition) for host in hosts for partition in self._free_now(host, gpus)]
+        draft, places = self._draft, self._places(reservation)
         if not places:
             return
         want = _want(draft, reservation)
-        fits = dict(zip(_profiles(draft, gpus), fits_of(draft, want), strict=True))
+        fits = dict(zip(_profiles(draft, want.gpus), fits_of(draft, want), strict=True))
         for host, partition in places:
             if want.storage is not None and draft.hosts[host].storage != want.storage:
                 continue
             first = _first_span(draft, want, fits[id(draft.hosts[host].profile)], host, partition)
-            if first is None or self._is_tried(reservation, first):
-                continue
-            others = self._in_the_way(reservation, first)
-            if others:
+            others = () if first is None else self._in_the_way(reservation, first)
+            if first is not None and others:
                 weight = sum(_gpu_s(draft.reservations[other]) for other in others)
                 yield weight, first, others
 
-    def _free_now(self, host: HostId, gpus: int) -> list[PartitionId]:
-        """Return the partitions of a size on a host on which nothing is booked at this instant."""
-        draft, now = self._draft, self._draft.now
-        profile = draft.hosts[host].profile
-        if host in draft.silent_hosts or gpus not in profile.sizes:
-            return []
-        if (host, gpus) not in self._free:
-            self._free[host, gpus] = [
-                partition.id
-                for partition in profile.partitions_of_size(gpus)
-                if draft.board.free_until(host, partition.id, now) > now
-                and draft.board.begins_at(host, partition.id) <= now
-            ]
-        return self._free[host, gpus]
+    def _places(self, reservation: Reservation) -> list[Place]:
+        """Return the partitions on which one could begin now, and where the calendar has not tried all there is."""
+        draft, gpus, known = self._draft, reservation.request.gpus, self._draft.board.movable.get(reservation.id)
+        if known is None:
+            masks = dict.fromkeys(draft.hosts, -1)
+        else:
+            over_at = draft.now + known.whole_s
+            masks = {
+                host: begun[number - 1]
+                for host, (starts, begun) in self._stuck().items()
+                if (number := bisect_left(starts, over_at))
+            }
+        return [
+            (host, partition.id)
+            for host, mask in sorted(masks.items())
+            if host not in draft.silent_hosts
+            for partition in draft.hosts[host].profile.partitions_of_size(gpus)
+            if partition.mask & mask and self._is_free(host, partition.id)
+        ]
+
+    def _is_free(self, host: HostId, partition: PartitionId) -> bool:
+        """Whether nothing is booked on a partition at this instant."""
+        board, now, place = self._draft.board, self._draft.now, (host, partition)
+        if place not in self._free:
+            self._free[place] = board.free_until(*place, now) > now and board.begins_at(*place) <= now
+        return self._free[place]
 
     def _in_the_way(self, reservation: Reservation, first: BookedSpan) -> list[ReservationId]:
         """Return whose bookings lie where a span would, if all of them may give way; else none."""

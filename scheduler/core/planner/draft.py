@@ -125,6 +125,7 @@ class Draft:
         self._mask_out: dict[HostId, int] = {}
         self._late_stops: dict[HostId, tuple[tuple[int, Instant], ...]] = {}
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
+        self._of_a_kind: tuple[HostId, ...] | None = None
         self._window_writes = 0
         self.settled = self.memory.settled
         self._freed_mark = 0
@@ -217,6 +218,13 @@ class Draft:
         self._stretches[key].advance(self.now)
         return self._stretches[key]
 
+    def hosts_of_a_kind(self) -> Iterable[HostId]:
+        """Return one host of all those that have the same windows: others have the same stretches."""
+        if self._of_a_kind is None:
+            book = self.window_book
+            self._of_a_kind = tuple({book.like(host): host for host in reversed(self.hosts)}.values())
+        return self._of_a_kind
+
     def lead_s(self, profile: HostProfile, gpus: int) -> int:
         key = id(profile), gpus
         if key not in self._leads_s:
@@ -253,6 +261,14 @@ class Draft:
     def live(self) -> Iterable[Reservation]:
         """The reservations that have not ended, in the order in which they came. Whoever changes them takes a list."""
         return self._live.all.values()
+
+    def live_by_sort(self) -> Mapping[tuple[int, str], Mapping[ReservationId, Reservation]]:
+        """The same by their GPUs and queue, in no order."""
+        return self._live.by_sort
+
+    def live_of_policy(self) -> Iterable[Reservation]:
+        """Those of them that the policy has asked for itself, in no order."""
+        return self._live.of_policy.values()
 
     def unstarted(self) -> Mapping[ReservationId, Reservation]:
         """Those of them of which nothing was ever started, in the order in which they came."""
@@ -387,6 +403,7 @@ class Draft:
         self.hosts[host.id] = host
         if is_new:
             self.board.add_host(host)
+            self._of_a_kind = None
         self._are_begins_stale = True
 
     def forget_windows(self) -> None:
@@ -396,6 +413,7 @@ class Draft:
         self.memory.freed.note_all()
         self.crossed.clear()
         self._windows_of.clear()
+        self._of_a_kind = None
         self._stretches, self.openings = {}, Openings()
         self._late_stops.clear()
         self._grace_s = None

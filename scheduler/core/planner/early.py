@@ -30,8 +30,7 @@ def start_early(draft: Draft) -> None:
         return
     waiting, free = _to_try(draft)
     if waiting:
-        turn = _turns(draft)
-        Tries(draft, free).start(sorted(waiting, key=lambda one: (turn(one), by_number(one.id))))
+        Tries(draft, free).start(sorted(waiting, key=_turns(draft)))
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
@@ -103,26 +102,27 @@ def turn_of(draft: Draft, reservation: Reservation) -> int | None:
     if not may_start_early(draft, reservation):
         return None
     turn = _turns(draft)
-    mine = turn(reservation), by_number(reservation.id)
-    others = (r for r in draft.reservations.values() if r.id != reservation.id and may_start_early(draft, r))
-    return sum(1 for other in others if (turn(other), by_number(other.id)) < mine)
+    mine = turn(reservation)
+    others = (r for r in draft.unstarted().values() if r.id != reservation.id and may_start_early(draft, r))
+    return sum(1 for other in others if turn(other) < mine)
 
 
-def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float]]:
-    """Return what those that wait are ordered by: the smallest is tried first."""
+def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float, tuple[int, str]]]:
+    """Return what those that wait are ordered by: the smallest is tried first, of those alike who came first."""
     known = {queue.name: queue.order for queue in draft.rules.queues} if draft.rules is not None else {}
     orders: dict[str, Order] = {}
+    now = draft.now
 
-    def turn(reservation: Reservation) -> tuple[float, float]:
+    def turn(reservation: Reservation) -> tuple[float, float, tuple[int, str]]:
         request = reservation.request
         if request.queue not in orders:
             orders[request.queue] = order_of(draft, request.queue)
-        mine = orders[request.queue](request.gpus, request.run_s, request.submitted_at, draft.now)
+        mine = orders[request.queue](request.gpus, request.run_s, request.submitted_at, now)
         order = known.get(request.queue)
         if order is None or order.kind is not OrderKind.FAIR_SHARE:
-            return 0, mine
+            return 0, mine, by_number(request.id)
         half_life_s = order.half_life_s or DEFAULT_HALF_LIFE_S
-        used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, draft.now)
-        return used, mine
+        used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, now)
+        return used, mine, by_number(request.id)
 
     return turn

@@ -195,6 +195,9 @@ def _rank(rule: LimitRule, owner: str, groups: set[str]) -> int | None:
             return None
 
 
+NO_LIMITS = Limits()
+
+
 def _order(rule: LimitRule, number: int) -> tuple[bool, Instant, bool, int]:
     """Return the order of what is said of the same people; `number`: where it stands in the file."""
     return rule.span is None, 0 if rule.span is None else -rule.span.start_at, not rule.hours, -number
@@ -215,6 +218,8 @@ def next_change_at(rules: Rules, now: Instant) -> Instant | None:
 
 def last_change_at(rules: Rules, now: Instant) -> Instant:
     """Return when the clock last changed what limits allow; 0: it never did."""
+    if not rules.limit_rules and rules.limits == NO_LIMITS:
+        return 0
     return max((at for at in _changes(rules, now) if at <= now), default=0)
 
 

@@ -10,16 +10,20 @@ from scheduler.core.requests import ReservationId
 
 
 class Live:
-    """Mutable; not thread-safe. Each part is in the order in which the reservations came, but for those started."""
+    """Mutable; not thread-safe. Who is in `all` and `unstarted` is there in the order in which they came."""
 
     def __init__(self) -> None:
         self.all: dict[ReservationId, Reservation] = {}
         self.unstarted: dict[ReservationId, Reservation] = {}
         self.started: dict[ReservationId, Reservation] = {}
+        self.of_policy: dict[ReservationId, Reservation] = {}
+        """Those that the policy has asked for itself."""
+        self.by_sort: dict[tuple[int, str], dict[ReservationId, Reservation]] = {}
+        """By their GPUs and their queue."""
 
     def refill(self, reservations: Iterable[Reservation]) -> None:
         """Begin anew with some, in the order in which they came."""
-        for part in (self.all, self.unstarted, self.started):
+        for part in (self.all, self.unstarted, self.started, self.of_policy, self.by_sort):
             part.clear()
         for reservation in reservations:
             self.put(reservation)
@@ -30,7 +34,11 @@ class Live:
         if reservation.outcome is not None:
             self.drop(key)
             return
+        request = reservation.request
         self.all[key] = reservation
+        self.by_sort.setdefault((request.gpus, request.queue), {})[key] = reservation
+        if request.key is not None:
+            self.of_policy[key] = reservation
         if reservation.generation:
             self.unstarted.pop(key, None)
             self.started[key] = reservation
@@ -39,7 +47,10 @@ class Live:
             self.unstarted[key] = reservation
 
     def drop(self, key: ReservationId) -> None:
-        self.all.pop(key, None)
+        known = self.all.pop(key, None)
+        if known is not None:
+            del self.by_sort[known.request.gpus, known.request.queue][key]
+        self.of_policy.pop(key, None)
         self.unstarted.pop(key, None)
         self.started.pop(key, None)
 

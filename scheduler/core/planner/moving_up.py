@@ -186,15 +186,11 @@ def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
     number = bisect_right(known, from_at, key=_since_at) - 1
     if number >= 0 and from_at < known[number][1]:
         return max(known[number][2], from_at)
-    # Hosts with the same windows have the very same stretches.
     of_hosts = {
-        id(stretches): stretches
-        for host in draft.hosts
-        for stretches in (
-            draft.stretches_of(
-                host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-            ),
+        alike: draft.stretches_of(
+            alike, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
         )
+        for alike in draft.hosts_of_a_kind()
     }
     ahead = [found for stretches in of_hosts.values() if (found := stretches.not_over_at(from_at)) is not None]
     first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)

@@ -239,8 +239,7 @@ def is_crossed(draft: Draft, want: Want) -> bool:
     if shape not in draft.crossed:
         draft.crossed[shape] = any(
             _lies_in(stretches_for(draft, want, span.host), span.start_at)
-            for one in draft.live()
-            if one.request.key is not None
+            for one in draft.live_of_policy()
             for span in one.spans
             if span.start_at > draft.now
         )
