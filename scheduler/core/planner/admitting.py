@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import is_scratch, place_within, want_of, with_kept_disk
+from scheduler.core.planner.booking import place_within, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
 from scheduler.core.planner.placing import Want, latest, place
@@ -168,7 +168,7 @@ def _book_disk(draft: Draft, request: Request, spans: tuple[BookedSpan, ...]) ->
         owner=request.owner,
         size_gib=request.disk_gib,
         storage=draft.hosts[spans[0].host].storage,
-        is_scratch=is_scratch(draft, request),
+        is_scratch=draft.is_scratch(request.queue),
         from_at=spans[0].start_at,
         until_at=until_at,
     )

@@ -78,6 +78,8 @@ class Board:
         """A heap of when movable bookings start, with some that have moved since."""
         self._numbers: dict[HostId, int] = {}
         self._hosts: list[HostId] = []
+        self.is_in_order = True
+        """Whether hosts are numbered in the order of their ids."""
         self._profiles: list[HostProfile] = []
         self._kinds: dict[HostProfile, tuple[int, Kind]] = {}
         self._sets: dict[tuple[HostProfile, PartitionId], int] = {}
@@ -103,6 +105,7 @@ class Board:
             self._kinds[profile] = len(self._kinds), kind_of(profile)
             self._sets.update({(profile, p.id): number for number, p in enumerate(profile.partitions)})
         label = self._labels.setdefault(host.storage, len(self._labels))
+        self.is_in_order = self.is_in_order and (not self._hosts or self._hosts[-1] < host.id)
         self._numbers[host.id] = self.calendar.add_host(self._kinds[profile][1], label)
         self._hosts.append(host.id)
         self._profiles.append(profile)

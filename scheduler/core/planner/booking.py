@@ -57,7 +57,7 @@ def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> 
         only_at=only_at,
         with_gifts=with_gifts,
         disk_gib=request.disk_gib,
-        is_scratch=is_scratch(draft, request),
+        is_scratch=draft.is_scratch(request.queue),
     )
 
 
@@ -65,11 +65,6 @@ def _shortest_lead_s(draft: Draft, gpus: int) -> int:
     return min(
         (draft.lead_s(host.profile, gpus) for host in draft.hosts.values() if gpus in host.profile.sizes), default=0
     )
-
-
-def is_scratch(draft: Draft, request: Request) -> bool:
-    queue = draft.rules.queue(request.queue) if draft.rules else None
-    return queue is not None and queue.is_scratch
 
 
 def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:

@@ -47,6 +47,7 @@ class Displacer:
         self._draft = draft
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
         self._stuck_on: dict[HostId, tuple[list[Instant], list[int]]] | None = None
+        self._first_stuck_at: Instant | None = None
         self._free: dict[Place, bool] = {}
 
     @property
@@ -124,7 +125,9 @@ class Displacer:
 
     def _stuck_from_at(self) -> Instant:
         """Return when the first of them begins."""
-        return min((starts[0] for starts, _ in self._stuck().values()), default=FOREVER)
+        if self._first_stuck_at is None:
+            self._first_stuck_at = min((starts[0] for starts, _ in self._stuck().values()), default=FOREVER)
+        return self._first_stuck_at
 
     def _options(self, reservation: Reservation) -> Iterator[Option]:
         """Yield the partitions on which one could begin now if those that are booked there gave way."""

@@ -89,7 +89,8 @@ class Draft:
         self.memory.begin(plan, facts, now)
         self._window_book: WindowBook | None = self.memory.window_book(plan)
         # In one order, however the plan was read: equal plans give equal changes.
-        self.hosts: dict[HostId, Host] = dict(sorted(plan.hosts.items()))
+        self.hosts, self._pools_gib = self.memory.hosts(plan)
+        self._are_hosts_written = False
         self.windows: dict[WindowId, Window] = self._window_book.by_id
         self._are_windows_ours = False
         """Whether `windows` is a copy that may be written to."""
@@ -97,7 +98,6 @@ class Draft:
         self.disks: DiskRows = self.memory.disks(plan)
         self._live = self.memory.live()
         self._round = 0, 0, 0
-        self._pools_gib: dict[tuple[str, bool], int] = {}
         self.touched: set[ReservationId] = set()
         """Reservations that were changed since somebody has looked at these."""
         self.decided: list[Decided] = []
@@ -123,6 +123,8 @@ class Draft:
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
         self._mask_out: dict[HostId, int] = {}
+        self._trouble: tuple[object, ...] | None = None
+        self._scratch: dict[str, bool] = {}
         self._late_stops: dict[HostId, tuple[tuple[int, Instant], ...]] = {}
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
         self._of_a_kind: tuple[HostId, ...] | None = None
@@ -290,9 +292,19 @@ class Draft:
 
     def hosts_in_trouble(self) -> tuple[object, ...]:
         """Return which hosts do not answer, are drained, or have GPUs out of the plan."""
+        if self._trouble is not None:
+            return self._trouble
         out = [(host, self.mask_out(host)) for host, facts in self.facts.items() if facts.gpus]
         drained = [host.id for host in self.hosts.values() if host.is_drained]
-        return tuple(out), tuple(drained), self.silent_hosts
+        self._trouble = tuple(out), tuple(drained), self.silent_hosts
+        return self._trouble
+
+    def is_scratch(self, queue: str) -> bool:
+        """Whether the disks of a queue come from the scratch part of the pool."""
+        if queue not in self._scratch:
+            known = self.rules.queue(queue) if self.rules is not None else None
+            self._scratch[queue] = known is not None and known.is_scratch
+        return self._scratch[queue]
 
     def is_lost(self, span: BookedSpan) -> bool:
         """Whether a span's GPUs are quarantined or in foreign hands."""
@@ -399,7 +411,9 @@ class Draft:
     def put_host(self, host: Host) -> None:
         self.memory.freed.note_all()
         is_new = host.id not in self.hosts
-        self._pools_gib.clear()
+        self._pools_gib = {}
+        self._trouble = None
+        self._are_hosts_written = True
         self.hosts[host.id] = host
         if is_new:
             self.board.add_host(host)
@@ -413,6 +427,7 @@ class Draft:
         self.memory.freed.note_all()
         self.crossed.clear()
         self._windows_of.clear()
+        self._scratch.clear()
         self._of_a_kind = None
         self._stretches, self.openings = {}, Openings()
         self._late_stops.clear()
@@ -482,7 +497,7 @@ class Draft:
             reservations=_changed(plan.reservations, self._written()),
             windows=_changed(plan.windows, self.windows) if self._window_writes else (),
             dropped_windows=self._dropped_windows(),
-            hosts=_changed(plan.hosts, self.hosts),
+            hosts=_changed(plan.hosts, self.hosts) if self._are_hosts_written else (),
             disks=_changed(plan.disks, {key: self.disks[key] for key in written if key in self.disks}),
             dropped_disks=tuple(key for key in written if key in plan.disks and key not in self.disks),
             rules=self.new_rules,

@@ -229,7 +229,9 @@ def tell_if_broken(draft: Draft, before: Reservation, cause: Cause) -> None:
     ahead = tuple(span for span in current.spans if span.end_at > draft.now)
     if not ahead:
         return
-    # Of a span that begins just now, nothing was handed over yet: it may still be too late.
-    waiting = replace(current, spans=tuple(span for span in current.spans if span not in ahead))
-    if not keeps_promise(draft, waiting if ahead[0].start_at >= draft.now else current)(ahead):
+    kept_by = current
+    if ahead[0].start_at >= draft.now:
+        # Of a span that begins just now, nothing was handed over yet: it may still be too late.
+        kept_by = replace(current, spans=tuple(span for span in current.spans if span not in ahead))
+    if not keeps_promise(draft, kept_by)(ahead):
         break_promise(draft, current, cause)

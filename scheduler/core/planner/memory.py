@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.core.facts import HostFacts
-from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
+from scheduler.core.plan import BookedDisk, Host, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Freed
 from scheduler.core.planner.live import Live
@@ -59,6 +59,7 @@ class Memory:
         self._is_open = False
         """A step has begun and not ended."""
         self._now: Instant = 0
+        self._hosts: tuple[Mapping[HostId, Host], dict[HostId, Host], dict[tuple[str, bool], int]] | None = None
         self._rows: Rows[ReservationId, Reservation] | None = None
         """The reservations of the plan at hand, in the order in which they came; lent to the step that goes on."""
         self._changed_since: tuple[Mapping[ReservationId, Reservation], list[ReservationId]] | None = None
@@ -107,7 +108,7 @@ class Memory:
         if known.hosts is not plan.hosts and not _are_alike(known, plan):
             return False
         # Numbered as a new board would number them: ties are broken by it.
-        if board.hosts != sorted(plan.hosts):
+        if len(board.hosts) != len(plan.hosts) or not board.is_in_order:
             return False
         is_same_time = known.windows is plan.windows and known.rules is plan.rules
         if not is_same_time or known.horizon_at != plan.horizon_at:
@@ -200,6 +201,12 @@ class Memory:
         """The plan as it is after the change of the last step: the same as `apply` gives, made already."""
         assert self._plan is not None
         return self._plan
+
+    def hosts(self, plan: Plan) -> tuple[dict[HostId, Host], dict[tuple[str, bool], int]]:
+        """Return a plan's hosts in the order of their ids, to be changed, and the sizes of pools as far as known."""
+        if self._hosts is None or self._hosts[0] is not plan.hosts:
+            self._hosts = plan.hosts, dict(sorted(plan.hosts.items())), {}
+        return dict(self._hosts[1]), self._hosts[2]
 
     def window_book(self, plan: Plan) -> WindowBook:
         if self._window_book.windows is not plan.windows:

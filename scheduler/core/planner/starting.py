@@ -12,7 +12,7 @@ from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
-from scheduler.core.planner.booking import Reach, follow_disk, is_scratch, movable, rebook, want_of
+from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
 from scheduler.core.planner.displacing import WIDE, Displacer
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import book_of
@@ -141,7 +141,7 @@ class _DiskRoom:
 
     def has_any(self, reservation: Reservation) -> bool:
         """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""
-        wanted_gib, scratch = reservation.request.disk_gib, is_scratch(self._draft, reservation.request)
+        wanted_gib, scratch = reservation.request.disk_gib, self._draft.is_scratch(reservation.request.queue)
         if reservation.request.continues is not None:
             return True
         if scratch not in self._sure_gib:

@@ -110,10 +110,12 @@ def _settle_all(draft: Draft) -> None:
     """Settle facts, decide windows and use free room, until nothing more follows: the next step finds nothing to do."""
     if draft.rules is None:
         return
-    for _ in range(MOST_ROUNDS):
+    for number in range(MOST_ROUNDS):
         draft.begin_round()
         settle(draft)
         decide_windows(draft)
+        if number and not draft.has_changed():
+            return
         if draft.is_room_freed:
             draft.is_room_freed = False
             draft.are_all_to_be_tried = True
