@@ -32,6 +32,9 @@ class AtBoundary(StrEnum):
     KEEP = "keep"
     """Run on through the window, where its policy allows that and no promise needs the GPUs."""
 
+    # As quick as of any text: Python's own for enumerations is not, and much is looked up by it.
+    __hash__ = str.__hash__
+
 
 class Role(StrEnum):
     """Who speaks: decides what an intent may do."""

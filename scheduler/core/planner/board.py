@@ -335,7 +335,8 @@ class Board:
         return self._spans_in(booking.place, booking.pieces or ((booking.place.start_at, booking.place.end_at),))
 
     def _spans_in(self, place: Place, pieces: Iterable[tuple[Instant, Instant]]) -> tuple[BookedSpan, ...]:
-        return tuple([self.span_of(place._replace(start_at=start, end_at=end)) for start, end in pieces])
+        host, partition = self._hosts[place.host], self._profiles[place.host].partitions[place.set].id
+        return tuple([BookedSpan(start_at=at, end_at=end, host=host, partition=partition) for at, end in pieces])
 
     def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
         number = self._numbers[span.host]

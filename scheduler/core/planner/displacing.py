@@ -5,11 +5,8 @@ that starts and as those that are in the way: what goes on elsewhere after a bou
 later instant. All of it or nothing.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
-from operator import or_
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
@@ -20,7 +17,7 @@ from scheduler.core.planner.placing import Want, fits_of, may_park_at, stretches
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, ReservationId, by_number
 from scheduler.core.spans import FOREVER, Instant
-from scheduler.core.topology import PartitionId
+from scheduler.core.topology import Partition, PartitionId
 
 MOST_TRIED = 4
 """So many are tried in one step: each costs a few placements."""
@@ -46,9 +43,9 @@ class Displacer:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
-        self._stuck_on: dict[HostId, tuple[list[Instant], list[int]]] | None = None
+        self._stuck_on: dict[HostId, list[tuple[Instant, int]]] | None = None
         self._first_stuck_at: Instant | None = None
-        self._free: dict[Place, bool] = {}
+        self._free_and_stuck: dict[int, list[tuple[Instant, Place]]] = {}
 
     @property
     def goes_on(self) -> bool:
@@ -72,7 +69,7 @@ class Displacer:
 
     def forget(self) -> None:
         """Something was booked: what was free need not be so any more."""
-        self._free.clear()
+        self._free_and_stuck.clear()
 
     def start(self, key: ReservationId) -> bool:
         """Start one now, others out of its way; False: nothing has changed."""
@@ -105,28 +102,26 @@ class Displacer:
             attempt.keep()
         return True
 
-    def _stuck(self) -> Mapping[HostId, tuple[list[Instant], list[int]]]:
-        """Return where bookings lie on each host that may give way and that the calendar cannot move.
+    def _stuck(self) -> Mapping[HostId, list[tuple[Instant, int]]]:
+        """Return what is booked on each host that may give way and that the calendar cannot move.
 
-        When they begin, and for each of these instants the GPUs of all that have begun by then.
+        When it begins, the first first, and on which GPUs.
         """
         if self._stuck_on is None:
-            draft, spans_on = self._draft, dict[HostId, list[tuple[Instant, int]]]()
-            for one in unmovable(draft):
-                if one.spans and _may_give_way(draft, one):
-                    for span in one.spans:
-                        spans_on.setdefault(span.host, []).append((span.start_at, draft.partition_of(span).mask))
             self._stuck_on = {}
-            for host, spans in spans_on.items():
+            for one in unmovable(self._draft):
+                if one.spans and _may_give_way(self._draft, one):
+                    for span in one.spans:
+                        booked = span.start_at, self._draft.partition_of(span).mask
+                        self._stuck_on.setdefault(span.host, []).append(booked)
+            for spans in self._stuck_on.values():
                 spans.sort()
-                masks = list(accumulate((mask for _, mask in spans), or_))
-                self._stuck_on[host] = [start_at for start_at, _ in spans], masks
         return self._stuck_on
 
     def _stuck_from_at(self) -> Instant:
         """Return when the first of them begins."""
         if self._first_stuck_at is None:
-            self._first_stuck_at = min((starts[0] for starts, _ in self._stuck().values()), default=FOREVER)
+            self._first_stuck_at = min((spans[0][0] for spans in self._stuck().values()), default=FOREVER)
         return self._first_stuck_at
 
     def _options(self, reservation: Reservation) -> Iterator[Option]:
@@ -148,29 +143,29 @@ class Displacer:
     def _places(self, reservation: Reservation) -> list[Place]:
         """Return the partitions on which one could begin now, and where the calendar has not tried all there is."""
         draft, gpus, known = self._draft, reservation.request.gpus, self._draft.board.movable.get(reservation.id)
-        if known is None:
-            masks = dict.fromkeys(draft.hosts, -1)
-        else:
+        if known is not None:
+            if gpus not in self._free_and_stuck:
+                self._free_and_stuck[gpus] = list(self._find_free_and_stuck(gpus))
             over_at = draft.now + known.whole_s
-            masks = {
-                host: begun[number - 1]
-                for host, (starts, begun) in self._stuck().items()
-                if (number := bisect_left(starts, over_at))
-            }
-        return [
-            (host, partition.id)
-            for host, mask in sorted(masks.items())
-            if host not in draft.silent_hosts
-            for partition in draft.hosts[host].profile.partitions_of_size(gpus)
-            if partition.mask & mask and self._is_free(host, partition.id)
-        ]
+            return [place for stuck_from_at, place in self._free_and_stuck[gpus] if stuck_from_at < over_at]
+        partitions = ((host, partition) for host in draft.hosts for partition in self._partitions(host, gpus))
+        return [(host, partition.id) for host, partition in partitions if self._is_free(host, partition)]
 
-    def _is_free(self, host: HostId, partition: PartitionId) -> bool:
+    def _find_free_and_stuck(self, gpus: int) -> Iterator[tuple[Instant, Place]]:
+        """Yield the partitions of a size that are free now, and when the first begins there that is stuck."""
+        for host, spans in sorted(self._stuck().items()):
+            for partition in self._partitions(host, gpus):
+                stuck_from_at = next((at for at, mask in spans if mask & partition.mask), None)
+                if stuck_from_at is not None and self._is_free(host, partition):
+                    yield stuck_from_at, (host, partition.id)
+
+    def _partitions(self, host: HostId, gpus: int) -> Sequence[Partition]:
+        return () if host in self._draft.silent_hosts else self._draft.hosts[host].profile.partitions_of_size(gpus)
+
+    def _is_free(self, host: HostId, partition: Partition) -> bool:
         """Whether nothing is booked on a partition at this instant."""
-        board, now, place = self._draft.board, self._draft.now, (host, partition)
-        if place not in self._free:
-            self._free[place] = board.free_until(*place, now) > now and board.begins_at(*place) <= now
-        return self._free[place]
+        board, now = self._draft.board, self._draft.now
+        return board.free_until(host, partition.id, now) > now and board.begins_at(host, partition.id) <= now
 
     def _in_the_way(self, reservation: Reservation, first: BookedSpan) -> list[ReservationId]:
         """Return whose bookings lie where a span would, if all of them may give way; else none."""

@@ -51,7 +51,7 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
         # Who may be moved may start early.
         known = draft.board.movable
         waiting += [one.reservation for key, one in known.items() if unstarted.get(key) is one.reservation]
-        keys = {one.id for one in unmovable(draft)}
+        keys = {one.request.id for one in unmovable(draft)}
     for key in keys:
         reservation = unstarted[key]
         if (reservation.request.not_before_at or 0) > draft.now:

@@ -55,10 +55,11 @@ class Tries:
             return False
         of_owner = (request.owner, request.gpus) if self._has_limits else None
         key = of_owner, request.queue, request.disk_gib, request.continues is None
-        if key not in self._worth_it:
+        known = self._worth_it.get(key)
+        if known is None:
             is_over = self._has_limits and _is_over_now(self._draft, reservation)
-            self._worth_it[key] = not is_over and self._room.has_any(reservation)
-        return self._worth_it[key]
+            known = self._worth_it[key] = not is_over and self._room.has_any(reservation)
+        return known
 
     def _start_first(self, waiting: Sequence[Reservation]) -> int:
         """Start the first that can; return its place among them, or how many they are."""
@@ -90,10 +91,11 @@ class Tries:
         """Whether, where others are in its way, there may be a place for one that the calendar has not tried."""
         request = reservation.request
         key = request.gpus, request.queue, request.at_boundary
-        if key not in self._elsewhere:
+        known = self._elsewhere.get(key)
+        if known is None:
             want = want_of(self._draft, request, run_s=request.run_s, with_gifts=True)
-            self._elsewhere[key] = _has_more_places(self._draft, want)
-        return self._elsewhere[key]
+            known = self._elsewhere[key] = _has_more_places(self._draft, want)
+        return known
 
     def _is_started(self, reservation: Reservation, tried: "_Try | None") -> bool:
         """Start one now if there is room for it; `tried`: what came of it, if the calendar has tried."""
@@ -108,7 +110,6 @@ class Tries:
     def _note_started(self, reservation: Reservation) -> None:
         self._draft.board.fix(reservation.id)
         self._worth_it.clear()
-        self._elsewhere.clear()
         self._room.forget()
         self._free = free_sizes(self._draft, self._free)
 
@@ -133,6 +134,7 @@ class _DiskRoom:
         self._sure_gib: dict[bool, int] = {}
         """Beside all disks, those that are booked for later too."""
         self._now_gib: dict[bool, int] = {}
+        self._pools = {host.storage for host in draft.hosts.values()}
 
     def forget(self) -> None:
         """Something was booked."""
@@ -159,10 +161,8 @@ class _DiskRoom:
         return wanted_gib <= self._now_gib[scratch]
 
     def _most(self, booked_gib: Callable[[str], int], *, scratch: bool) -> int:
-        pools = {host.storage for host in self._draft.hosts.values()}
-        return max(
-            (self._draft.pool_room_gib(pool, is_scratch=scratch) - booked_gib(pool) for pool in pools), default=0
-        )
+        room_gib = self._draft.pool_room_gib
+        return max([room_gib(pool, is_scratch=scratch) - booked_gib(pool) for pool in self._pools], default=0)
 
 
 class _Try(Enum):
