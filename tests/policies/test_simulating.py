@@ -12,6 +12,8 @@ from policies.format import LoadedPolicy
 from policies.loading import load_policy
 from policies.simulated_figures import NO_GROUP, Figures, figures
 from policies.simulating import PolicyRefused, SimulatedHost, Wanted, queue_for, simulate
+from scheduler.core.plan import apply
+from scheduler.core.planner.memory import Memory
 from scheduler.core.rehearsal import Pace, Rehearsal
 from scheduler.core.requests import HostId
 from scheduler.core.rules import Group
@@ -239,6 +241,19 @@ def test_a_run_without_the_compiled_calendar_gives_the_same() -> None:
     ]
     told = [[(s.promise, s.ran, s.outcome) for s in run.stories] for run in runs]
     assert told[0] == told[1]
+
+
+def test_what_is_remembered_from_step_to_step_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random, policy = Random(11), loaded(OPEN)
+    wanted = [
+        asks(n * 40 * MINUTE_S, random.choice((1, 2, 4, 8)), hours=(hours := random.randint(1, 20)), used_h=hours * 0.7)
+        for n in range(60)
+    ]
+    remembered = lived(policy, wanted, count=2)
+    monkeypatch.setattr(Memory, "go_on", lambda _memory, plan, change: apply(plan, change))
+    looked_up = lived(policy, wanted, count=2)
+    assert looked_up.stories == remembered.stories
+    assert looked_up.steps == remembered.steps > 100
 
 
 def test_what_the_planner_does_not_take_is_said() -> None:

@@ -275,6 +275,21 @@ def test_bookings_are_placed_anew_in_an_order_all_or_none(make: Make) -> None:
     assert calendar.rebook([], 0) == 0
 
 
+def test_of_several_the_first_that_can_start_does_and_no_other(make: Make) -> None:
+    calendar = make(0)
+    calendar.add_host(aligned_kind(4))
+    fit = Fit(2, 10, 10)
+    calendar.book(0, Place(0, 100, 0, 5), fit._replace(whole_s=100, shortest_s=100))
+    long, short, other = fit._replace(whole_s=60, shortest_s=60), fit, fit
+    calendar.book(1, Place(50, 60, 0, 4), fit)
+    for key, wanted, start in ((2, long, 60), (3, short, 120), (4, other, 140)):
+        calendar.book(key, Place(start, start + wanted.whole_s, 0, 4), wanted, 200)
+    assert calendar.start_first([2], [8]) is None, "what is fixed there does not give way"
+    assert calendar.start_first([2, 3, 4], [8, 8, 8]) == (1, [3])
+    assert [calendar.booking(key).place.start_at for key in (2, 3, 4)] == [60, 0, 140]
+    assert calendar.start_first([], []) is None
+
+
 def test_taking_out_what_was_booked_leaves_no_trace(make: Make) -> None:
     history = History(make, 7)
     for _ in range(30):

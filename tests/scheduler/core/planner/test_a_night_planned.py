@@ -162,6 +162,24 @@ def test_a_night_that_nobody_wants_is_a_gift_and_tenants_run_on_without_a_stop()
     assert made.problems == []
 
 
+def test_who_runs_on_through_a_gift_gives_up_as_much_at_the_end_and_nothing_moves() -> None:
+    made = world(1, odds=Odds(ignores_grace=0.0))
+    made.run_until(at("10:00"))
+    made.file(*(Submit(ask=Ask(owner="ada", queue="interactive", gpus=gpus, run_s=60 * HOUR_S)) for gpus in SIZES))
+    made.run_until(at("18:45") - 1)
+    before = {key: spans(made, key) for key in TENANTS}
+    made.run_until(at("18:45"))
+    assert tonight(made).state is WindowState.RELEASED
+    for tenant in TENANTS:
+        first, *_, last = spans(made, tenant)
+        gained_s = first[1] - before[tenant][0][1]
+        assert gained_s > 0
+        assert last[1] < before[tenant][-1][1]
+        assert {start for start, _ in spans(made, tenant)} <= {start for start, _ in before[tenant]}
+    made.run_until(at("18:00", 6))
+    assert made.problems == []
+
+
 def test_a_window_that_opened_is_never_decided_again_while_jobs_are_ahead() -> None:
     made = night_with_jobs()
     made.run_until(at("23:00"))
