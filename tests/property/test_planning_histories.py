@@ -18,6 +18,7 @@ from scheduler.core.intents import (
     Cancel,
     Drain,
     Extend,
+    FiledIntent,
     Mend,
     Restart,
     Stop,
@@ -25,10 +26,11 @@ from scheduler.core.intents import (
     Undrain,
 )
 from scheduler.core.phases import Phase, phase_of
-from scheduler.core.plan import LimitRule, Limits
+from scheduler.core.plan import LimitRule, Limits, PlanChange, apply
 from scheduler.core.planner.explaining import quote, why
+from scheduler.core.planner.memory import Memory
 from scheduler.core.reasons import ReasonCode, sentence
-from scheduler.core.requests import Ask, AtBoundary
+from scheduler.core.requests import Ask, AtBoundary, Role
 from scheduler.core.rules import ClockHours, Group, LimitScope, Slack
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant, Span
 from tests.property.worlds import MIDNIGHT, Odds, World, materialise, nights, rules, world
@@ -376,6 +378,37 @@ def test_a_history_is_the_same_to_the_byte_when_it_is_told_again() -> None:
     one, other = history(), history()
     assert one.changes == other.changes
     assert repr(one.plan) == repr(other.plan)
+
+
+class Shared(World):
+    """Another task plans now and then, with a memory of its own; and what this one decides is not always committed."""
+
+    def step(self, filed: tuple[FiledIntent, ...] = ()) -> PlanChange:
+        if not filed and self.plan.hosts:
+            roll, asked = self.random.random(), Submit(ask=random_ask(self))
+            one = FiledIntent(seq=self.seq + 1, at=self.now, author="admin", role=Role.ADMIN, intent=asked)
+            if roll < 0.15:
+                self._plan((one,), kept=self.kept)
+            elif roll < 0.3:
+                change = self._plan((one,), kept=Memory())
+                self.seq += 1
+                self.plan = apply(self.plan, change)
+                self.gone |= {r.id: r for r in change.reservations if r.is_closed}
+        change = super().step(filed)
+        # What the other one decided was judged by nobody: faults that it has told would count as ours.
+        self.problems = [problem for problem in self.problems if "two different changes" in problem]
+        return change
+
+    def _check_quiet(self) -> None:
+        """What the other has tried in vain this one may try again."""
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_a_memory_decides_nothing_though_commits_are_lost_and_others_plan_too(seed: int) -> None:
+    hosts = [{"dgx2-a": "a"}, {"dgx2-a": "s", "dgx2-b": "s"}][seed % 2]
+    made = world(seed, hosts=hosts, odds=Odds(start_fails=0.05, crashes=0.05, leaves_early=0.25), kind=Shared)
+    live_through(made, days=4, has_faults=False)
+    assert not made.problems, report(made, seed)
 
 
 @pytest.mark.skipif(not compiled.is_available(), reason="there is no C compiler")

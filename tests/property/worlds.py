@@ -171,7 +171,7 @@ class World:
         """Plan once, judge it and commit it; twice more to see that it is determined and settled."""
         self.steps += 1
         self._excuse_lost()
-        afresh = self.kept.afresh()
+        afresh = self.kept.afresh(self.plan)
         change = self._plan(filed, kept=self.kept)
         if change.is_empty:
             return change
@@ -200,7 +200,7 @@ class World:
             gone=self.gone,
         )
         self.problems += [f"{self.now}: {text}" for text in violations(scene)]
-        again = self._plan((), kept=self.kept.afresh())
+        again = self._plan((), kept=self.kept.afresh(self.plan))
         if not again.is_empty:
             self.problems.append(f"{self.now}: a second step had something left to do: {_short(again, self.plan)}")
         return change
@@ -502,10 +502,11 @@ def world(
     limits: Limits | None = None,
     now: Instant = MIDNIGHT,
     windows: tuple[Window, ...] | None = None,
+    kind: "type[World]" = World,
     **rule_changes: object,
 ) -> World:
     """Return a world with hosts (name to storage) and one night a day."""
-    made = World(seed, now=now, odds=odds or Odds())
+    made = kind(seed, now=now, odds=odds or Odds())
     by_name = hosts or {"dgx2-a": "a"}
     ids = [HostId(name) for name in by_name]
     horizon_at = now - now % DAY_S + horizon_days * DAY_S

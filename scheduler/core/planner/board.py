@@ -72,7 +72,7 @@ class Board:
         self._last_number = first_number
         self.movable: dict[ReservationId, Movable] = {}
         self.unsure: set[ReservationId] = set()
-        """Of whom it has changed since this was last emptied whether, and as what, they may be moved; or others."""
+        """Those of whom it may not be known as what they may be moved, if at all: too many perhaps, never too few."""
         self._movable_by: tuple[object, ...] = ()
         self._starts: list[tuple[Instant, ReservationId]] = []
         """A heap of when movable bookings start, with some that have moved since."""

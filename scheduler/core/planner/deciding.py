@@ -7,7 +7,7 @@ from itertools import chain
 from scheduler.core.intents import ApplyPolicy, FiledIntent
 from scheduler.core.plan import BookedSpan, Event, Reservation, event
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import movable, rebook
+from scheduler.core.planner.booking import follow_disk, movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import edge_at, lengthen, room_until_at, trim
@@ -158,17 +158,19 @@ def _run_on_for_less_later(draft: Draft, reservation_id: ReservationId, window: 
         end_at = next(s.end_at for s in reservation.spans if s.start_at == before.start_at)
         spans = sorted((*reservation.spans, *(s for s in own if s.start_at >= end_at)), key=lambda s: s.start_at)
         draft.put(replace(reservation, spans=tuple(spans)))
-        if end_at > before.end_at and _owes_no_more_than(draft, reservation_id, owed_s - (end_at - before.end_at)):
+        if end_at > before.end_at and _delivers(draft, reservation_id, owed_s - (end_at - before.end_at)):
+            follow_disk(draft, reservation_id)
             attempt.keep()
 
 
-def _owes_no_more_than(draft: Draft, reservation_id: ReservationId, left_s: int) -> bool:
-    """Have the spans of one that may be moved deliver what is left, and no more; return whether that can be done."""
+def _delivers(draft: Draft, reservation_id: ReservationId, left_s: int) -> bool:
+    """Have the spans of one that may be moved deliver what is left, hardly more; return whether that can be done."""
     reservation = draft.reservations[reservation_id]
     tail = movable(draft, reservation)
     booked_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     if left_s <= 0:
         draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in tail)))
+        draft.is_room_freed = draft.is_room_freed or bool(tail)
         return True
     if booked_s >= left_s:
         trim(draft, reservation, tail, booked_s - left_s)

@@ -178,7 +178,7 @@ class Displacer:
         if not all(_may_give_way(draft, one) and (gpus >= WIDE or one.request.gpus <= gpus) for one in bookings):
             return []
         is_known = reservation.id in draft.board.movable and all(other in draft.board.movable for other in others)
-        # All in one piece: the calendar has tried that.
+        # All of one partition each: the calendar has tried that.
         return [] if is_known else others
 
 

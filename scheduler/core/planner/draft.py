@@ -418,6 +418,7 @@ class Draft:
         if is_new:
             self.board.add_host(host)
             self._of_a_kind = None
+            self.openings = Openings()
         self._are_begins_stale = True
 
     def forget_windows(self) -> None:

@@ -25,7 +25,7 @@ from scheduler.core.windows import Stretches
 
 @dataclass(slots=True)
 class Openings:
-    """When some host next lets a request in; it changes with the windows only."""
+    """When some host next lets a request in; it changes with the windows and with what hosts there are."""
 
     ranges: dict[tuple[int, str, AtBoundary], list[tuple[Instant, Instant, Instant]]] = field(default_factory=dict)
     """Of whom: for instants from one on and before another, from when on somebody is let in."""
@@ -69,14 +69,23 @@ class Memory:
         self._stretches: dict[StretchesKey, Stretches] = {}
         self._openings = Openings()
 
-    def afresh(self) -> "Memory":
-        """Return one that remembers only who was tried in vain, and what was freed since.
+    def afresh(self, plan: Plan) -> "Memory":
+        """Return one for a plan that remembers only who was tried in vain, and what was freed since.
 
-        A step with it decides the same as with this one.
+        A step on the plan decides the same with it as with this one.
         """
-        other = Memory(may_be_compiled=self.may_be_compiled)
+        other, known = Memory(may_be_compiled=self.may_be_compiled), self._plan
+        if self._is_open:
+            return other
         other.tried = self.tried.copy()
         other.freed = self.freed.copy()
+        if known is not None:
+            if not _are_of_one_time(known, plan):
+                other.freed.note_all()
+            for key in known.reservations.keys() | plan.reservations.keys():
+                before, after = known.reservations.get(key), plan.reservations.get(key)
+                if before is not after:
+                    other.freed.note(before, after)
         return other
 
     def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
@@ -110,8 +119,7 @@ class Memory:
         # Numbered as a new board would number them: ties are broken by it.
         if len(board.hosts) != len(plan.hosts) or not board.is_in_order:
             return False
-        is_same_time = known.windows is plan.windows and known.rules is plan.rules
-        if not is_same_time or known.horizon_at != plan.horizon_at:
+        if not _are_of_one_time(known, plan):
             board.forget_stretches()
             self.freed.note_all()
         board.advance(now)
@@ -121,6 +129,8 @@ class Memory:
         changed = self._changed(known, plan)
         self.news.update(changed)
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
+        if any(key not in before for key in changed):
+            self._rows = None
         for key in changed:
             self._sort_in(key, after.get(key))
             board.unsure.add(key)
@@ -134,6 +144,8 @@ class Memory:
         if not is_in_order:
             self._rows = None
             self._live.refill(_in_order(plan).values())
+            # Rows that a step wrote back as they were are in the plan the older of two equal values.
+            board.unsure.update(board.movable)
         for key in sorted(changed, key=by_number):
             if key in after:
                 for span in after[key].spans:
@@ -161,7 +173,8 @@ class Memory:
         if self._changed_since is not None:
             known, earlier = self._changed_since
         if known is plan.reservations:
-            self._changed_since = after.reservations, [*earlier, *(one.id for one in change.reservations)]
+            changed = [*earlier, *(one.id for one in change.reservations)]
+            self._changed_since = after.reservations, list(dict.fromkeys(changed))
         return after
 
     def _sort_in(self, key: ReservationId, reservation: Reservation | None) -> None:
@@ -217,7 +230,7 @@ class Memory:
         self, book: WindowBook, rules: Rules | None, horizon_at: Instant
     ) -> tuple[dict[StretchesKey, Stretches], Openings]:
         """Return the stretches that were worked out from these windows, and when they open; what is added is kept."""
-        by = book, rules, horizon_at
+        by = book, rules, horizon_at, None if self._hosts is None else self._hosts[0].keys()
         if self._stretches_by != by:
             self._stretches_by, self._stretches, self._openings = by, {}, Openings()
         return self._stretches, self._openings
@@ -239,6 +252,11 @@ class Memory:
 def _in_order(plan: Plan) -> dict[ReservationId, Reservation]:
     """Return a plan's reservations in the order in which they came, however it was read."""
     return dict(sorted(plan.reservations.items(), key=lambda item: by_number(item[0])))
+
+
+def _are_of_one_time(known: Plan, plan: Plan) -> bool:
+    """Whether in two plans the same may run when."""
+    return known.windows is plan.windows and known.rules is plan.rules and known.horizon_at == plan.horizon_at
 
 
 def _are_alike(known: Plan, plan: Plan) -> bool:

@@ -38,7 +38,9 @@ def unmovable(draft: Draft) -> list[Reservation]:
 def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> None:
     """Tell the board of those that wait on one partition how they may be moved, as far as it does not know."""
     board = draft.board
-    board.begin_moving((draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble()))
+    board.begin_moving(
+        (draft.rules, draft.window_book, draft.horizon_at, draft.hosts_in_trouble(), draft.longest_grace_s())
+    )
     new = _new_to_move(draft) if waiting is None else [one for one in waiting if may_start_early(draft, one)]
     for reservation in new:
         board.fix(reservation.id)

@@ -98,7 +98,7 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
                     return True
         from_at = max(span.end_at, now)
     if is_earliest:
-        # Nobody is let in earlier, now or later, as long as the windows stay.
+        # Nobody is let in earlier, now or later, as long as the windows and hosts stay.
         earliest[reservation.id] = reservation
     return False
 

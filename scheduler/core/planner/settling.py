@@ -5,10 +5,11 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 """
 
 from dataclasses import replace
+from itertools import chain
 
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
-from scheduler.core.plan import BookedSpan, Outcome, Reservation
+from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, Cause, cause_of_delay, host_is_silent, override_told
@@ -288,5 +289,14 @@ def _drop_disks(draft: Draft) -> None:
         holder = draft.reservations.get(draft.disks[disk_id].reservation)
         is_held = holder is not None and holder.outcome is None
         if disk_id not in present and not is_held:
+            draft.is_room_freed = draft.is_room_freed or _is_crowded(draft, draft.disks[disk_id])
             del draft.disks[disk_id]
-            draft.is_room_freed = True
+
+
+def _is_crowded(draft: Draft, disk: BookedDisk) -> bool:
+    """Whether anybody's disk may have been in want of room in the pool of a disk."""
+    room_gib = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
+    left_gib = room_gib - draft.disks.booked_gib(disk.storage, is_scratch=disk.is_scratch)
+    kept = (draft.disks.get(one.disk) for one in draft.live() if one.disk is not None)
+    sizes_gib = (one.size_gib for one in kept if one is not None)
+    return left_gib < max(chain(sizes_gib, (one.request.disk_gib for one in draft.live())), default=0)

@@ -63,11 +63,12 @@ class Tries:
 
     def _start_first(self, waiting: Sequence[Reservation]) -> int:
         """Start the first that can; return its place among them, or how many they are."""
-        number = 0
+        number, alone = 0, list[ReservationId]()
         while number < len(waiting):
-            alone = self._only_for_the_calendar(waiting[number:])
+            alone = alone or self._only_for_the_calendar(waiting[number:])
             found = _start_first(self._draft, alone) if alone else None
             number += len(alone) if found is None else found[0]
+            alone = [] if found is None else alone[found[0] + 1 :]
             if number == len(waiting):
                 break
             if self._is_started(waiting[number], None if found is None else found[1]):

@@ -1,15 +1,18 @@
 """The worked night of the design, as the plan sees it: decide, park, run two jobs, give the rest back, resume."""
 
+from dataclasses import replace
+
 import pytest
 
 from scheduler.core.facts import VmEnd
-from scheduler.core.intents import Cancel, Submit
+from scheduler.core.intents import AddHost, Cancel, Submit
 from scheduler.core.plan import PlanChange, Reservation
-from scheduler.core.requests import Ask, Promise, ReservationId
+from scheduler.core.requests import Ask, AtBoundary, HostId, Promise, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
 from scheduler.core.windows import Window, WindowState
-from tests.property.worlds import MIDNIGHT, Odds, World, world
+from tests.property.worlds import MIDNIGHT, Odds, World, nights, world
 
+HOST = HostId("dgx2-a")
 SIZES = (1, 2, 8, 1, 4)
 TENANTS = tuple(ReservationId(f"r-{seq}") for seq in range(3, 8))
 FIRST_JOB, SECOND_JOB = ReservationId("r-8"), ReservationId("r-9")
@@ -177,6 +180,53 @@ def test_who_runs_on_through_a_gift_gives_up_as_much_at_the_end_and_nothing_move
         assert last[1] < before[tenant][-1][1]
         assert {start for start, _ in spans(made, tenant)} <= {start for start, _ in before[tenant]}
     made.run_until(at("18:00", 6))
+    assert made.problems == []
+
+
+def test_the_disk_of_who_runs_on_is_booked_until_after_its_last_hours() -> None:
+    keeps = frozenset({AtBoundary.PARK, AtBoundary.FINISH, AtBoundary.KEEP})
+    windows = nights([HOST], from_at=MIDNIGHT, until_at=MIDNIGHT + 15 * DAY_S, at_boundary=keeps)
+    made = world(1, retention_s=HOUR_S, windows=windows, odds=Odds(ignores_grace=0.0))
+    made.run_until(at("10:00"))
+    # With its lead until eight in the morning: what is left cannot move up behind it.
+    run_s = 6 * HOUR_S - 13 * MINUTE_S
+    by_night = Ask(owner="bela", queue="interactive", gpus=8, run_s=run_s, at_boundary=AtBoundary.KEEP)
+    made.file(*(Submit(ask=replace(by_night, not_before_at=at("02:00", 1))) for _ in range(2)))
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=8, run_s=9 * HOUR_S, not_before_at=at("18:45"))))
+    key = ReservationId(f"r-{made.seq}")
+    made.run_until(at("18:45") - 1)
+    made.now = at("18:45")
+    made.step()
+    assert tonight(made).state is WindowState.RELEASED
+    one = made.plan.reservations[key]
+    assert one.spans[0].end_at > at("20:00"), "it runs on"
+    assert len(one.spans) == 2, "not for all of its hours: others are promised that time"
+    assert one.disk is not None
+    assert made.plan.disks[one.disk].until_at >= one.spans[-1].end_at + HOUR_S
+    made.run_until(at("18:00", 1))
+    assert made.problems == []
+
+
+def test_who_is_parked_goes_on_at_once_on_a_host_that_is_added_without_nights() -> None:
+    made = world(1, hosts={"dgx2-a": "a"}, odds=Odds(ignores_grace=0.0))
+    made.run_until(at("10:00"))
+    made.file(*(Submit(ask=Ask(owner="ada", queue="interactive", gpus=gpus, run_s=14 * HOUR_S)) for gpus in (1, 2)))
+    tenants = [one.id for one in made.live()]
+    made.file(Submit(ask=Ask(owner="bela", queue="interactive", gpus=4, run_s=2 * HOUR_S)))
+    made.run_until(at("15:00"))
+    made.file(Submit(ask=Ask(owner="sim", queue="hpc", gpus=16, run_s=8 * HOUR_S)))
+    made.run_until(at("22:00"))
+    assert [spans(made, key)[-1][0] for key in tenants] == [at("08:00", 1)] * 2
+    added = AddHost(
+        host=HostId("dgx2-b"),
+        profile="dgx-2",
+        storage="a",
+        windows=(),
+        policy_version=1,
+        horizon_at=made.plan.horizon_at,
+    )
+    made.file(added)
+    assert [spans(made, key)[-1][0] for key in tenants] == [at("22:00")] * 2
     assert made.problems == []
 
 

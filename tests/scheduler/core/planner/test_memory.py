@@ -1,0 +1,39 @@
+"""What one planning step leaves for the next, when somebody else changes the plan in between."""
+
+from dataclasses import replace
+
+from scheduler.core.intents import Submit
+from scheduler.core.plan import PlanChange, apply, pinned
+from scheduler.core.requests import Ask
+from scheduler.core.spans import HOUR_S
+from tests.property.worlds import World, world
+
+
+def with_one_that_begins() -> World:
+    made = world(1)
+    made.now += 10 * HOUR_S
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=1, run_s=HOUR_S)))
+    return made
+
+
+def test_what_others_change_twice_is_followed_once() -> None:
+    made = with_one_that_begins()
+    (one,) = made.live()
+    started = pinned(one, made.now)
+    again = replace(started, restart_after=1)
+    plan = made.kept.go_on(made.plan, PlanChange(reservations=(started,)))
+    plan = made.kept.go_on(plan, PlanChange(reservations=(again,)))
+    assert plan.reservations[one.id] is again
+    made.plan = plan
+    change = made.step()
+    assert made.problems == []
+    assert made.kept.plan_after.reservations == apply(plan, change).reservations
+
+
+def test_a_change_of_another_plan_than_the_last_steps_is_looked_for() -> None:
+    made = with_one_that_begins()
+    (one,) = made.live()
+    other = replace(made.plan, reservations=dict(made.plan.reservations))
+    made.plan = made.kept.go_on(other, PlanChange(reservations=(pinned(one, made.now),)))
+    made.step()
+    assert made.problems == []
