@@ -127,45 +127,33 @@ def test_a_released_window_is_closed_for_as_long_as_it_was_open() -> None:
     assert whole.closed_span is None
 
 
-def test_stretches_can_be_gone_through_again_and_again() -> None:
-    night = window(100, 200, None, keeps=False)
-    lazy = Stretches(
-        stretches(
-            (night,),
-            outside=DAY,
-            gpus=1,
-            queue="interactive",
-            at_boundary=AtBoundary.PARK,
-            from_at=0,
-            until_at=UNTIL,
-            with_gifts=True,
-        )
+def worked_out_lazily(*windows: Window) -> Stretches:
+    """The stretches of whoever may run by day, up to UNTIL."""
+    coming = stretches(
+        windows,
+        outside=DAY,
+        gpus=1,
+        queue="interactive",
+        at_boundary=AtBoundary.PARK,
+        from_at=0,
+        until_at=UNTIL,
+        with_gifts=True,
     )
+    return Stretches(coming)
+
+
+def test_stretches_can_be_gone_through_again_and_again() -> None:
+    lazy = worked_out_lazily(window(100, 200, None, keeps=False))
     assert next(iter(lazy)).end_at == 100
     assert [s.end_at for s in lazy] == [s.end_at for s in lazy] == [100, UNTIL]
 
 
 def test_the_first_stretch_that_is_not_over_is_found_however_far_was_looked() -> None:
     windows = tuple(window(start, start + 10, None, keeps=False) for start in range(20, 200, 40))
-
-    def lazy() -> Stretches:
-        coming = stretches(
-            windows,
-            outside=DAY,
-            gpus=1,
-            queue="interactive",
-            at_boundary=AtBoundary.PARK,
-            from_at=0,
-            until_at=UNTIL,
-            with_gifts=True,
-        )
-        return Stretches(coming)
-
-    known = list(lazy())
-    looked = lazy()
+    known, looked = list(worked_out_lazily(*windows)), worked_out_lazily(*windows)
     for instant in [0, 19, 20, 25, 150, 30, UNTIL - 1, UNTIL, UNTIL + 5, 70]:
         expected = next((stretch for stretch in known if stretch.end_at > instant), None)
         assert looked.not_over_at(instant) == expected
-        assert lazy().not_over_at(instant) == expected
+        assert worked_out_lazily(*windows).not_over_at(instant) == expected
     looked.advance(115)
     assert looked.not_over_at(0) == replace(known[3], start_at=115)
