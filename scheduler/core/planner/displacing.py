@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
-from scheduler.core.planner.booking import follow_disk, rebook, want_of
+from scheduler.core.planner.booking import follow_disk, rebook
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.moving import is_well, unmovable
+from scheduler.core.planner.moving import is_well, unmovable, want_of_one
 from scheduler.core.planner.placing import Want, fits_of, may_park_at, stretches_for, with_tail
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import HostId, ReservationId, by_number
@@ -88,7 +88,7 @@ class Displacer:
             hours_s = {one.id: sum(draft.hours_s(s, one.request.gpus) for s in one.spans) for one in displaced}
             for one in (reservation, *displaced):
                 draft.put(replace(one, spans=()))
-            spans = with_tail(draft, _want(draft, reservation), first)
+            spans = with_tail(draft, want_of_one(draft, reservation), first)
             if spans is None:
                 return False
             draft.put(replace(reservation, spans=spans))
@@ -129,7 +129,7 @@ class Displacer:
         draft, places = self._draft, self._places(reservation)
         if not places:
             return
-        want = _want(draft, reservation)
+        want = want_of_one(draft, reservation)
         fits = dict(zip(_profiles(draft, want.gpus), fits_of(draft, want), strict=True))
         for host, partition in places:
             if want.storage is not None and draft.hosts[host].storage != want.storage:
@@ -180,14 +180,6 @@ class Displacer:
         is_known = reservation.id in draft.board.movable and all(other in draft.board.movable for other in others)
         # All of one partition each: the calendar has tried that.
         return [] if is_known else others
-
-
-def _want(draft: Draft, reservation: Reservation) -> Want:
-    want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
-    disk = draft.disks.get(reservation.disk) if reservation.request.continues and reservation.disk else None
-    if disk is not None:
-        want = replace(want, storage=disk.storage)
-    return want
 
 
 def _profiles(draft: Draft, gpus: int) -> Iterable[int]:

@@ -11,7 +11,7 @@ from scheduler.core.plan import Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import follow_disk, want_of
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.placing import cut_fit, fits_of, is_of_one_partition, times_of
+from scheduler.core.planner.placing import Want, cut_fit, fits_of, is_of_one_partition, times_of
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import by_number
 from scheduler.core.spans import Instant
@@ -59,10 +59,7 @@ def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> 
             continue
         if draft.is_lost(spans[0]) or draft.hosts[spans[0].host].is_drained:
             continue
-        want = want_of(draft, request, run_s=request.run_s, with_gifts=True)
-        disk = draft.disks.get(reservation.disk) if request.continues and reservation.disk else None
-        if disk is not None:
-            want = replace(want, storage=disk.storage)
+        want = want_of_one(draft, reservation)
         kinds = dict(board.profiles_by_kind)
         fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
         # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
@@ -77,6 +74,14 @@ def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> 
         found.append((reservation, fit, times.shape, due_at))
     for reservation, fit, shape, due_at in found:
         board.set_movable(reservation, fit, shape, due_at)
+
+
+def want_of_one(draft: Draft, reservation: Reservation) -> Want:
+    """Return what one that waits wants: all of its hours, where the disk is that it continues."""
+    request = reservation.request
+    want = want_of(draft, request, run_s=request.run_s, with_gifts=True)
+    disk = draft.disks.get(reservation.disk) if request.continues and reservation.disk else None
+    return want if disk is None else replace(want, storage=disk.storage)
 
 
 def _new_to_move(draft: Draft) -> list[Reservation]:
