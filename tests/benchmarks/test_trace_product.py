@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks import trace_product, trace_run
-from benchmarks.traces import DAY_S, HOUR_S, OpenClock, TraceRequest
+from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, TraceRequest
 from scheduler.core.rehearsal import Story
 
 HISTORIES = 12
@@ -79,3 +79,25 @@ def _check_blocks(stories: Sequence[Story]) -> None:
             if other_host != host or held_at >= off_at:
                 break
             assert not mask & other
+
+
+def test_who_finds_no_place_by_its_promise_at_a_boundary_is_placed_first_and_all_others_anew() -> None:
+    asked = (
+        # submitted, GPUs, used, asked for
+        (62582, 2, 20000, 40000),
+        (66175, 4, 3600, 3600),
+        (66736, 4, 20000, 60000),
+        (68966, 8, 40000, 80000),
+        (69566, 8, 7200, 14400),
+        (70038, 2, 20000, 60000),
+    )
+    requests = [
+        TraceRequest(number=number, submit_at=at, gpus=gpus, run_s=run_s, asked_s=asked_s)
+        for number, (at, gpus, run_s, asked_s) in enumerate(asked)
+    ]
+
+    ours = trace_product.run(requests, hosts=1, night_hours=1 / 3600)
+
+    # The half that is free from 20:00 on goes to the short one: after the long one it would start too late.
+    assert ours.start_at[4] == NIGHT_AT_S + 1
+    assert all(start <= told for start, told in zip(ours.start_at, ours.told_at, strict=True))

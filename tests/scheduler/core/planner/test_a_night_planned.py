@@ -130,7 +130,8 @@ def test_resumes_choose_their_blocks_largest_first() -> None:
         return str(reservation.spans[1].partition)
 
     by_size = sorted((made.plan.reservations[key] for key in TENANTS), key=lambda r: -r.request.gpus)
-    assert [block(r) for r in by_size] == ["8g0-7", "4g8-11", "2g12-13", "1g14", "1g15"]
+    assert [block(r) for r in by_size[:3]] == ["8g0-7", "4g8-11", "2g12-13"]
+    assert {block(r) for r in by_size[3:]} == {"1g14", "1g15"}
     parked_on = [str(r.spans[0].partition) for r in by_size]
     assert parked_on != [block(r) for r in by_size], "the swap is a free defragmentation: they come back elsewhere"
 
