@@ -5,20 +5,17 @@ was made from; `apply` turns the old value into the new one, so a process that k
 Holds no decisions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
 
+from scheduler.core.layered import changed
 from scheduler.core.reasons import Reason
 from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
 from scheduler.core.rules import NO_SLACK, ClockHours, Group, LimitScope, QueueOrder, Slack, Unused
 from scheduler.core.spans import Instant, Span
 from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Layout, Window, WindowId
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Outcome(StrEnum):
@@ -306,32 +303,20 @@ class PlanChange:
 
 
 def apply(plan: Plan, change: PlanChange) -> Plan:
-    """Return the plan after a commit of `change`, one version on."""
+    """Return the plan after a commit of `change`, one version on. Costs what is changed."""
     return Plan(
         version=plan.version + 1,
         rules=plan.rules if change.rules is None else change.rules,
         horizon_at=plan.horizon_at if change.horizon_at is None else change.horizon_at,
-        hosts=_with(plan.hosts, ((host.id, host) for host in change.hosts)),
-        windows=_with(plan.windows, ((window.id, window) for window in change.windows), change.dropped_windows),
-        reservations=_with(
+        hosts=changed(plan.hosts, ((host.id, host) for host in change.hosts)),
+        windows=changed(plan.windows, ((window.id, window) for window in change.windows), change.dropped_windows),
+        reservations=changed(
             plan.reservations,
             ((r.id, r) for r in change.reservations if not r.is_closed),
             [r.id for r in change.reservations if r.is_closed],
         ),
-        disks=_with(plan.disks, ((disk.id, disk) for disk in change.disks), change.dropped_disks),
+        disks=changed(plan.disks, ((disk.id, disk) for disk in change.disks), change.dropped_disks),
     )
-
-
-def _with(rows: Mapping[K, V], new: Iterable[tuple[K, V]], gone: Iterable[K] = ()) -> Mapping[K, V]:
-    added = dict(new)
-    dropped = [key for key in gone if key in rows and key not in added]
-    if not added and not dropped:
-        return rows
-    merged = dict(rows)
-    merged.update(added)
-    for key in dropped:
-        del merged[key]
-    return merged
 
 
 def pinned(reservation: Reservation, at: Instant) -> Reservation:

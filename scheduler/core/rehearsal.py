@@ -16,7 +16,7 @@ from scheduler.core.calendar.likely import Likely
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import HostFacts, VmEnd, VmFact
 from scheduler.core.intents import FiledIntent, Intent, Submit
-from scheduler.core.plan import Outcome, Plan, PlanChange, Reservation, pinned
+from scheduler.core.plan import Outcome, Plan, PlanChange, Reservation, apply, pinned
 from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.step import step
 from scheduler.core.reasons import Reason
@@ -414,7 +414,7 @@ class Rehearsal:
             started.append(reservation)
             self._start(reservation, span.host, profile, mask)
         if started:
-            self._plan = self._kept.go_on(self._plan, PlanChange(reservations=tuple(started)))
+            self._plan = apply(self._plan, PlanChange(reservations=tuple(started)))
             for reservation in started:
                 self._follow(reservation)
 

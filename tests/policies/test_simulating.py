@@ -12,13 +12,12 @@ from policies.format import LoadedPolicy
 from policies.loading import load_policy
 from policies.simulated_figures import NO_GROUP, Figures, figures
 from policies.simulating import PolicyRefused, SimulatedHost, Wanted, queue_for, simulate
-from scheduler.core.plan import apply
-from scheduler.core.planner.memory import Memory
+from scheduler.core import layered
 from scheduler.core.rehearsal import Pace, Rehearsal
 from scheduler.core.requests import HostId
 from scheduler.core.rules import Group
 from scheduler.core.settings import Settings
-from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
+from scheduler.core.spans import DAY_S, FOREVER, HOUR_S, MINUTE_S, Instant
 from scheduler.core.topology import HostProfile
 from scheduler.profiles.loading import load_profile
 from tests.policies.policy_texts import EXAMPLES, example_policy, mutated
@@ -250,7 +249,7 @@ def test_what_is_remembered_from_step_to_step_decides_nothing(monkeypatch: pytes
         for n in range(60)
     ]
     remembered = lived(policy, wanted, count=2)
-    monkeypatch.setattr(Memory, "go_on", lambda _memory, plan, change: apply(plan, change))
+    monkeypatch.setattr(layered, "LEAST_LAYER", -FOREVER)
     looked_up = lived(policy, wanted, count=2)
     assert looked_up.stories == remembered.stories
     assert looked_up.steps == remembered.steps > 100

@@ -123,9 +123,7 @@ def _layouts(draft: Draft) -> set[Layout]:
 
 
 def _check_size(draft: Draft, ask: Ask, queue: Queue) -> list[Reason]:
-    offered: set[int] = set()
-    for host in draft.hosts.values():
-        offered |= set(host.profile.sizes)
+    offered = draft.host_book.sizes
     sizes = {size for layout in _layouts(draft) if queue.name in layout.queues for size in layout.sizes} & offered
     if ask.gpus in sizes:
         return []
@@ -162,14 +160,14 @@ def _disk_size(draft: Draft, rules: Rules, queue: Queue | None, ask: Ask) -> tup
             return 0, [_bad_disk(ask, least_gib=disk.size_gib, most_gib=disk.size_gib)]
         return disk.size_gib, []
     most_gib = min(
-        (host.profile.disk_share_gib(ask.gpus) for host in draft.hosts.values() if ask.gpus in host.profile.sizes),
+        (profile.disk_share_gib(ask.gpus) for profile in draft.host_book.profiles if ask.gpus in profile.sizes),
         default=0,
     )
     if queue is not None and queue.is_scratch:
-        most_gib = min((host.profile.scratch_gib for host in draft.hosts.values()), default=0)
+        most_gib = min((profile.scratch_gib for profile in draft.host_book.profiles), default=0)
     default_gib = queue.default_disk_gib if queue is not None and queue.default_disk_gib else rules.default_disk_gib
     # Where a whole system disk is smaller than that, so may a disk be.
-    least_gib = min((host.profile.os_disk_gib for host in draft.hosts.values()), default=SMALLEST_DISK_GIB)
+    least_gib = min((profile.os_disk_gib for profile in draft.host_book.profiles), default=SMALLEST_DISK_GIB)
     least_gib = min(least_gib, SMALLEST_DISK_GIB)
     disk_gib = ask.disk_gib if ask.disk_gib is not None else min(default_gib, max(most_gib, least_gib))
     if most_gib and not least_gib <= disk_gib <= most_gib:
@@ -184,9 +182,7 @@ def _bad_disk(ask: Ask, *, least_gib: int, most_gib: int) -> Reason:
 def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
     """Less than a partition's share may be asked for; at most what every partition of the size has, to fit on each."""
     shares = [
-        partition.share
-        for profile in {host.profile for host in draft.hosts.values()}
-        for partition in profile.partitions_of_size(ask.gpus)
+        partition.share for profile in draft.host_book.profiles for partition in profile.partitions_of_size(ask.gpus)
     ]
     reasons = []
     for field, value, unit, most in (

@@ -105,7 +105,7 @@ def _changes(draft: Draft, ask: Ask) -> Iterator[tuple[Change, Ask]]:
     if allowed != ask:
         yield Change.NEAREST, allowed
     ask = allowed
-    sizes = sorted({size for host in draft.hosts.values() for size in host.profile.sizes})
+    sizes = sorted(draft.host_book.sizes)
     is_timed = ask.start_by_at is not None
     if is_timed:
         yield Change.LATER, replace(ask, start_by_at=None)

@@ -121,6 +121,11 @@ class Board:
         """The kinds of hosts, with their numbers."""
         return ((number, profile) for profile, (number, _) in self._kinds.items())
 
+    @property
+    def hosts_with_begins(self) -> set[HostId]:
+        """The hosts of which `set_begins` has said that something may be booked from later on only."""
+        return {host for host, by in self._begins_by.items() if by is not None}
+
     def kinds_of(self, gpus: int) -> int:
         """Return how many kinds of hosts have partitions of a size."""
         return sum(gpus in profile.sizes for profile in self._kinds)

@@ -62,9 +62,7 @@ def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> 
 
 
 def _shortest_lead_s(draft: Draft, gpus: int) -> int:
-    return min(
-        (draft.lead_s(host.profile, gpus) for host in draft.hosts.values() if gpus in host.profile.sizes), default=0
-    )
+    return min((draft.lead_s(one, gpus) for one in draft.host_book.profiles if gpus in one.sizes), default=0)
 
 
 def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:

@@ -183,7 +183,8 @@ def add_windows(draft: Draft, windows: tuple[Window, ...]) -> None:
     there = {host: list(mine) for host, mine in draft.window_book.by_host.items()}
     for window in windows_for_each_host(windows):
         near = chain.from_iterable(there.get(host, ()) for host in window.hosts)
-        clashes = window.id in draft.windows or any(window.span.overlaps(other.span) for other in near)
+        start_at, end_at = window.start_at, window.end_at
+        clashes = window.id in draft.windows or any(w.start_at < end_at and start_at < w.end_at for w in near)
         if not clashes and window.hosts <= draft.hosts.keys():
             draft.put_window(window)
             for host in window.hosts:

@@ -25,6 +25,7 @@ from scheduler.core.plan import (
 )
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Left
+from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.late_stops import late_stops
 from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.memory import Memory, Openings
@@ -89,8 +90,10 @@ class Draft:
         self.memory.begin(plan, facts, now)
         self._window_book: WindowBook | None = self.memory.window_book(plan)
         # In one order, however the plan was read: equal plans give equal changes.
-        self.hosts, self._pools_gib = self.memory.hosts(plan)
-        self._are_hosts_written = False
+        self._host_book: HostBook | None = self.memory.host_book(plan)
+        self.hosts: dict[HostId, Host] = self._host_book.by_id
+        self._are_hosts_ours = False
+        """Whether `hosts` is a copy that may be written to."""
         self.windows: dict[WindowId, Window] = self._window_book.by_id
         self._are_windows_ours = False
         """Whether `windows` is a copy that may be written to."""
@@ -109,9 +112,7 @@ class Draft:
         """Something ended or left: whoever is booked later may move earlier."""
         self.are_all_to_be_tried = False
         """Something ended or left: whoever waits may start now."""
-        self.silent_hosts = frozenset(
-            host_id for host_id in plan.hosts if host_id in facts and facts[host_id].unreachable_since_at is not None
-        )
+        self.silent_hosts = frozenset(host for host in self.memory.starts.silent_hosts if host in plan.hosts)
         """Hosts that do not answer now."""
         self._are_begins_stale = True
         self.begins: tuple[tuple[HostId, Hashable], ...] = ()
@@ -148,15 +149,14 @@ class Draft:
         if self._are_begins_stale and self.rules is not None:
             self._are_begins_stale = False
             self.begins = ()
-            for host in self.hosts.values():
-                facts = self.facts.get(host.id)
-                by: Hashable = None
-                if host.is_drained or (facts is not None and (facts.gpus or facts.asked)):
-                    by = host.is_drained, self.mask_out(host.id), self.late_stops_on(host.id)
-                    by = None if by == (False, 0, ()) else by
-                if by is not None:
-                    self.begins += ((host.id, by),)
-                self.board.set_begins(host.id, by, partial(self._begin_at, host))
+            with_news = self.memory.starts.hosts_with_news | self.host_book.drained
+            for host in sorted((with_news & self.hosts.keys()) | self.board.hosts_with_begins):
+                by: Hashable = self.hosts[host].is_drained, self.mask_out(host), self.late_stops_on(host)
+                if by == (False, 0, ()):
+                    by = None
+                else:
+                    self.begins += ((host, by),)
+                self.board.set_begins(host, by, partial(self._begin_at, self.hosts[host]))
         return self.board
 
     def _begin_at(self, host: Host) -> Callable[[int], Instant]:
@@ -182,6 +182,14 @@ class Draft:
             mine = self.window_book.by_host.get(host, ())
             self._windows_of[host] = tuple(window for window in mine if window.end_at > self.now)
         return self._windows_of[host]
+
+    @property
+    def host_book(self) -> HostBook:
+        """The hosts as they are now, looked up."""
+        if self._host_book is None:
+            self._are_hosts_ours = False
+            self._host_book = HostBook(self.hosts)
+        return self._host_book
 
     @property
     def window_book(self) -> WindowBook:
@@ -276,9 +284,18 @@ class Draft:
         """Those of them of which nothing was ever started, in the order in which they came."""
         return self._live.unstarted
 
-    def started(self) -> Mapping[ReservationId, Reservation]:
-        """Those of them that have been started, in no order."""
-        return self._live.started
+    def going_on_later(self) -> Mapping[ReservationId, Reservation]:
+        """Those that have been started and have a last span that has not, in no order.
+
+        Without those of whom it was said that they cannot be earlier, as long as windows and hosts stay.
+        """
+        self._live.wake(self.openings)
+        return self._live.ahead
+
+    def rest(self, reservation: Reservation) -> None:
+        """Say that the later spans of one begin as soon as anybody lets them in."""
+        self.openings.earliest[reservation.id] = reservation
+        self._live.rest(reservation.id)
 
     def partition_of(self, span: BookedSpan) -> Partition:
         return self.hosts[span.host].profile.partition(span.partition)
@@ -294,9 +311,9 @@ class Draft:
         """Return which hosts do not answer, are drained, or have GPUs out of the plan."""
         if self._trouble is not None:
             return self._trouble
-        out = [(host, self.mask_out(host)) for host, facts in self.facts.items() if facts.gpus]
-        drained = [host.id for host in self.hosts.values() if host.is_drained]
-        self._trouble = tuple(out), tuple(drained), self.silent_hosts
+        with_news = sorted(self.memory.starts.hosts_with_news)
+        out = tuple((host, self.mask_out(host)) for host in with_news if self.facts[host].gpus)
+        self._trouble = out, self.host_book.drained, self.silent_hosts
         return self._trouble
 
     def is_scratch(self, queue: str) -> bool:
@@ -411,10 +428,11 @@ class Draft:
     def put_host(self, host: Host) -> None:
         self.memory.freed.note_all()
         is_new = host.id not in self.hosts
-        self._pools_gib = {}
         self._trouble = None
-        self._are_hosts_written = True
+        if not self._are_hosts_ours:
+            self.hosts, self._are_hosts_ours = dict(self.hosts), True
         self.hosts[host.id] = host
+        self._host_book = None
         if is_new:
             self.board.add_host(host)
             self._of_a_kind = None
@@ -498,7 +516,7 @@ class Draft:
             reservations=_changed(plan.reservations, self._written()),
             windows=_changed(plan.windows, self.windows) if self._window_writes else (),
             dropped_windows=self._dropped_windows(),
-            hosts=_changed(plan.hosts, self.hosts) if self._are_hosts_written else (),
+            hosts=() if self.hosts is self.memory.host_book(plan).by_id else _changed(plan.hosts, self.hosts),
             disks=_changed(plan.disks, {key: self.disks[key] for key in written if key in self.disks}),
             dropped_disks=tuple(key for key in written if key in plan.disks and key not in self.disks),
             rules=self.new_rules,
@@ -554,12 +572,7 @@ class Draft:
 
     def pool_room_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
-        pool = storage, is_scratch
-        if pool not in self._pools_gib:
-            profile = next((host.profile for host in self.hosts.values() if host.storage == storage), None)
-            parts = (0, 0) if profile is None else (profile.pool_gib - profile.scratch_gib, profile.scratch_gib)
-            self._pools_gib[pool] = parts[is_scratch]
-        return self._pools_gib[pool]
+        return self.host_book.pool_gib(storage, is_scratch=is_scratch)
 
     def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
         """Return when the next disk of that part of the pool is given back; FOREVER when none is."""

@@ -15,7 +15,10 @@ class Live:
     def __init__(self) -> None:
         self.all: dict[ReservationId, Reservation] = {}
         self.unstarted: dict[ReservationId, Reservation] = {}
-        self.started: dict[ReservationId, Reservation] = {}
+        self.ahead: dict[ReservationId, Reservation] = {}
+        """Those that have been started and have a last span that has not, without those that rest."""
+        self._resting: dict[ReservationId, Reservation] = {}
+        self._rest_by: object = None
         self.of_policy: dict[ReservationId, Reservation] = {}
         """Those that the policy has asked for itself."""
         self.by_sort: dict[tuple[int, str], dict[ReservationId, Reservation]] = {}
@@ -23,7 +26,7 @@ class Live:
 
     def refill(self, reservations: Iterable[Reservation]) -> None:
         """Begin anew with some, in the order in which they came."""
-        for part in (self.all, self.unstarted, self.started, self.of_policy, self.by_sort):
+        for part in (self.all, self.unstarted, self.ahead, self._resting, self.of_policy, self.by_sort):
             part.clear()
         for reservation in reservations:
             self.put(reservation)
@@ -35,16 +38,19 @@ class Live:
             self.drop(key)
             return
         request = reservation.request
+        self._resting.pop(key, None)
         self.all[key] = reservation
         self.by_sort.setdefault((request.gpus, request.queue), {})[key] = reservation
         if request.key is not None:
             self.of_policy[key] = reservation
-        if reservation.generation:
-            self.unstarted.pop(key, None)
-            self.started[key] = reservation
-        else:
-            self.started.pop(key, None)
+        if not reservation.generation:
             self.unstarted[key] = reservation
+        else:
+            self.unstarted.pop(key, None)
+        if reservation.generation and reservation.spans and reservation.spans[-1].generation is None:
+            self.ahead[key] = reservation
+        else:
+            self.ahead.pop(key, None)
 
     def drop(self, key: ReservationId) -> None:
         known = self.all.pop(key, None)
@@ -52,7 +58,21 @@ class Live:
             del self.by_sort[known.request.gpus, known.request.queue][key]
         self.of_policy.pop(key, None)
         self.unstarted.pop(key, None)
-        self.started.pop(key, None)
+        self.ahead.pop(key, None)
+        self._resting.pop(key, None)
+
+    def rest(self, key: ReservationId) -> None:
+        """Leave one that goes on later alone: it is not in `ahead` until it is changed, or all are woken."""
+        one = self.ahead.pop(key, None)
+        if one is not None:
+            self._resting[key] = one
+
+    def wake(self, by: object) -> None:
+        """Put all back that rest, if they did so by something else."""
+        if by is not self._rest_by:
+            self._rest_by = by
+            self.ahead.update(self._resting)
+            self._resting.clear()
 
     def would_be_out_of_order(self, reservations: Mapping[ReservationId, Reservation | None]) -> bool:
         """Whether following these would put one last that came earlier; None: there is none any more."""

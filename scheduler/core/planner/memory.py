@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.core.facts import HostFacts
-from scheduler.core.plan import BookedDisk, Host, Plan, PlanChange, Reservation, Rules, apply
+from scheduler.core.layered import different
+from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Freed
+from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.live import Live
 from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.settled import Settled
@@ -59,11 +61,9 @@ class Memory:
         self._is_open = False
         """A step has begun and not ended."""
         self._now: Instant = 0
-        self._hosts: tuple[Mapping[HostId, Host], dict[HostId, Host], dict[tuple[str, bool], int]] | None = None
+        self._host_book = HostBook({})
         self._rows: Rows[ReservationId, Reservation] | None = None
         """The reservations of the plan at hand, in the order in which they came; lent to the step that goes on."""
-        self._changed_since: tuple[Mapping[ReservationId, Reservation], list[ReservationId]] | None = None
-        """Reservations of a plan, and which of them are different from what they were after the last step."""
         self._disks: tuple[Mapping[DiskId, BookedDisk], DiskRows] | None = None
         self._stretches_by: tuple[object, ...] = ()
         self._stretches: dict[StretchesKey, Stretches] = {}
@@ -82,10 +82,8 @@ class Memory:
         if known is not None:
             if not _are_of_one_time(known, plan):
                 other.freed.note_all()
-            for key in known.reservations.keys() | plan.reservations.keys():
-                before, after = known.reservations.get(key), plan.reservations.get(key)
-                if before is not after:
-                    other.freed.note(before, after)
+            for key in different(known.reservations, plan.reservations):
+                other.freed.note(known.reservations.get(key), plan.reservations.get(key))
         return other
 
     def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
@@ -126,7 +124,7 @@ class Memory:
         if known.reservations is plan.reservations:
             return True
         before, after = known.reservations, plan.reservations
-        changed = self._changed(known, plan)
+        changed = sorted(different(before, after), key=by_number)
         self.news.update(changed)
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         if any(key not in before for key in changed):
@@ -146,36 +144,11 @@ class Memory:
             self._live.refill(_in_order(plan).values())
             # Rows that a step wrote back as they were are in the plan the older of two equal values.
             board.unsure.update(board.movable)
-        for key in sorted(changed, key=by_number):
+        for key in changed:
             if key in after:
                 for span in after[key].spans:
                     board.book(key, span)
         return True
-
-    def _changed(self, known: Plan, plan: Plan) -> list[ReservationId]:
-        """Return the reservations that are different in two plans."""
-        if self._changed_since is not None and self._changed_since[0] is plan.reservations:
-            return self._changed_since[1]
-        before, after = known.reservations, plan.reservations
-        changed = [key for key, reservation in after.items() if before.get(key) is not reservation]
-        if len(before) + sum(key not in before for key in changed) > len(after):
-            changed += [key for key in before if key not in after]
-        return changed
-
-    def go_on(self, plan: Plan, change: PlanChange) -> Plan:
-        """Return the plan that somebody else has made of the last step's by a change of some reservations, none new.
-
-        The next step need not look for them then.
-        """
-        after = apply(plan, change)
-        earlier: list[ReservationId] = []
-        known = None if self._plan is None else self._plan.reservations
-        if self._changed_since is not None:
-            known, earlier = self._changed_since
-        if known is plan.reservations:
-            changed = [*earlier, *(one.id for one in change.reservations)]
-            self._changed_since = after.reservations, list(dict.fromkeys(changed))
-        return after
 
     def _sort_in(self, key: ReservationId, reservation: Reservation | None) -> None:
         """Follow one reservation, or that there is none any more."""
@@ -207,7 +180,6 @@ class Memory:
         reservations.forget()
         self.board, self._plan, self._is_open = board, after, False
         self._rows, self._disks = reservations, (after.disks, disks)
-        self._changed_since = None
 
     @property
     def plan_after(self) -> Plan:
@@ -215,11 +187,10 @@ class Memory:
         assert self._plan is not None
         return self._plan
 
-    def hosts(self, plan: Plan) -> tuple[dict[HostId, Host], dict[tuple[str, bool], int]]:
-        """Return a plan's hosts in the order of their ids, to be changed, and the sizes of pools as far as known."""
-        if self._hosts is None or self._hosts[0] is not plan.hosts:
-            self._hosts = plan.hosts, dict(sorted(plan.hosts.items())), {}
-        return dict(self._hosts[1]), self._hosts[2]
+    def host_book(self, plan: Plan) -> HostBook:
+        if self._host_book.hosts is not plan.hosts:
+            self._host_book = HostBook(plan.hosts)
+        return self._host_book
 
     def window_book(self, plan: Plan) -> WindowBook:
         if self._window_book.windows is not plan.windows:
@@ -230,7 +201,7 @@ class Memory:
         self, book: WindowBook, rules: Rules | None, horizon_at: Instant
     ) -> tuple[dict[StretchesKey, Stretches], Openings]:
         """Return the stretches that were worked out from these windows, and when they open; what is added is kept."""
-        by = book, rules, horizon_at, None if self._hosts is None else self._hosts[0].keys()
+        by = book, rules, horizon_at, self._host_book.ids
         if self._stretches_by != by:
             self._stretches_by, self._stretches, self._openings = by, {}, Openings()
         return self._stretches, self._openings

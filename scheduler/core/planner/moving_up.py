@@ -34,9 +34,7 @@ def compress(draft: Draft) -> None:
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
     room = None if left is None else _Room(draft, left)
     # Those that the board may move wait in time, and are not among them.
-    earliest = draft.openings.earliest
-    ahead = [r for key, r in draft.started().items() if earliest.get(key) is not r and r.spans]
-    ahead += [r for r in unmovable(draft) if r.spans]
+    ahead = [*draft.going_on_later().values(), *(r for r in unmovable(draft) if r.spans)]
     waiting = [r for r in ahead if r.spans[-1].start_at > now and _may_move_up(draft, r, room)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
@@ -78,8 +76,9 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
     Where it had no better place before, each better one that it has now begins in a gap that somebody has left.
     """
     request, now = reservation.request, draft.now
-    earliest = draft.openings.earliest
-    if earliest.get(reservation.id) is reservation:
+    if draft.openings.earliest.get(reservation.id) is reservation:
+        # It may have been written once more as it was.
+        draft.rest(reservation)
         return False
     if room is not None:
         if room.is_of_use_by_limits(reservation):
@@ -99,7 +98,7 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
         from_at = max(span.end_at, now)
     if is_earliest:
         # Nobody is let in earlier, now or later, as long as the windows and hosts stay.
-        earliest[reservation.id] = reservation
+        draft.rest(reservation)
     return False
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from scheduler.core.calendar.bookings import Fit
-from scheduler.core.plan import BookedDisk, BookedSpan
+from scheduler.core.plan import BookedDisk, BookedSpan, Host
 from scheduler.core.planner.board import RunTimes
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId
@@ -137,7 +137,7 @@ def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[Booke
             storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1, more_gib=want.disk_gib
         )
 
-    storages = sorted({host.storage for host in draft.hosts.values()}, key=lambda name: (not has_room(name), name))
+    storages = sorted(draft.host_book.storages, key=lambda name: (not has_room(name), name))
     found = [place(draft, replace(want, storage=storage)) for storage in storages[:MOST_STORAGES]]
     return min(filter(None, found), key=lambda spans: (spans[0].start_at, spans[-1].end_at), default=None)
 
@@ -285,19 +285,29 @@ def _preferred(draft: Draft, want: Want, found: BookedSpan) -> BookedSpan:
     )
     failed = {host for host, _ in want.avoid}
     best, best_rank = found, _rank(want, failed, found)
-    for host in draft.hosts.values():
+    for host, partition in _places(draft, want):
         is_out = host.id in draft.silent_hosts and not want.may_use_silent
         fit = fit_by_profile.get(host.profile)
         if fit is None or is_out or (want.storage is not None and host.storage != want.storage):
             continue
-        for partition in host.profile.partitions_of_size(want.gpus):
-            other = BookedSpan(start_at=found.start_at, end_at=found.end_at, host=host.id, partition=partition.id)
-            if _rank(want, failed, other) >= best_rank:
-                continue
-            span = _piece_at(draft, want, fit, host.id, partition.id, found.start_at)
-            if span is not None:
-                best, best_rank = span, _rank(want, failed, span)
+        other = BookedSpan(start_at=found.start_at, end_at=found.end_at, host=host.id, partition=partition)
+        if _rank(want, failed, other) >= best_rank:
+            continue
+        span = _piece_at(draft, want, fit, host.id, partition, found.start_at)
+        if span is not None:
+            best, best_rank = span, _rank(want, failed, span)
     return best
+
+
+def _places(draft: Draft, want: Want) -> Iterator[tuple[Host, PartitionId]]:
+    """Yield the places that may suit better than another that is as early."""
+    if want.stay is not None and not want.avoid:
+        # No other is better.
+        yield draft.hosts[want.stay[0]], want.stay[1]
+        return
+    for host in draft.hosts.values():
+        for partition in host.profile.partitions_of_size(want.gpus):
+            yield host, partition.id
 
 
 def _rank(want: Want, failed: set[HostId], span: BookedSpan) -> tuple[bool, bool, bool]:

@@ -271,4 +271,4 @@ def _hours_s(draft: Draft, reservation: Reservation, spans: Iterable[BookedSpan]
 
 
 def _longest_lead_s(draft: Draft) -> int:
-    return max((draft.lead_s(h.profile, size) for h in draft.hosts.values() for size in h.profile.sizes), default=0)
+    return max((draft.lead_s(one, size) for one in draft.host_book.profiles for size in one.sizes), default=0)

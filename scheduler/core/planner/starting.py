@@ -135,7 +135,7 @@ class _DiskRoom:
         self._sure_gib: dict[bool, int] = {}
         """Beside all disks, those that are booked for later too."""
         self._now_gib: dict[bool, int] = {}
-        self._pools = {host.storage for host in draft.hosts.values()}
+        self._pools = draft.host_book.storages
 
     def forget(self) -> None:
         """Something was booked."""

@@ -16,21 +16,34 @@ class Starts:
     def __init__(self) -> None:
         self._facts: dict[HostId, HostFacts] = {}
         self._of: dict[ReservationId, list[Start]] = {}
+        self.silent_hosts: set[HostId] = set()
+        """Hosts that do not answer."""
+        self.hosts_with_news: set[HostId] = set()
+        """Hosts with GPUs that are not as they should be, or of which something was asked."""
 
     def follow(self, facts: Mapping[HostId, HostFacts]) -> set[ReservationId]:
         """Take on what hosts remember now; return the reservations of which anything is different."""
+        known = self._facts
+        moved = [host for host, new in facts.items() if known.get(host) is not new]
+        if len(known) + sum(host not in known for host in moved) > len(facts):
+            moved += [host for host in known if host not in facts]
         changed: set[ReservationId] = set()
-        for host in [*facts, *(host for host in self._facts if host not in facts)]:
-            new, old = facts.get(host), self._facts.get(host)
-            if new is old:
-                continue
+        for host in moved:
+            new, old = facts.get(host), known.pop(host, None)
+            if new is not None:
+                known[host] = new
+            self.silent_hosts.discard(host)
+            self.hosts_with_news.discard(host)
+            if new is not None and new.unreachable_since_at is not None:
+                self.silent_hosts.add(host)
+            if new is not None and (new.gpus or new.asked):
+                self.hosts_with_news.add(host)
             before = {} if old is None else {(vm.reservation, vm.generation): vm for vm in old.vms}
             after = {} if new is None else {(vm.reservation, vm.generation): vm for vm in new.vms}
             mine = {key[0] for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
             for reservation in mine:
                 self._replace(reservation, host, [vm for key, vm in after.items() if key[0] == reservation])
             changed |= mine
-        self._facts = dict(facts)
         return changed
 
     def _replace(self, reservation: ReservationId, host: HostId, vms: list[VmFact]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.core.facts import VmEnd
-from scheduler.core.intents import AddHost, Cancel, Submit
+from scheduler.core.intents import AddHost, Cancel, Stop, Submit
 from scheduler.core.plan import PlanChange, Reservation
 from scheduler.core.requests import Ask, AtBoundary, HostId, Promise, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
@@ -260,4 +260,13 @@ def test_a_night_that_is_called_off_while_tenants_are_told_to_leave_costs_nobody
     delivered_s = sum((vm.off_at or 0) - (vm.running_at or 0) for vm in ran)
     assert len(ran) == 2
     assert delivered_s >= 6 * HOUR_S
+    assert made.problems == []
+
+
+def test_whose_rest_begins_when_the_night_is_over_is_not_looked_at_whenever_somebody_leaves() -> None:
+    made = day_with_tenants()
+    made.run_until(at("12:00"))
+    for leaves in TENANTS[:2]:
+        made.file(Stop(reservation=leaves))
+        assert not made.kept.live().ahead
     assert made.problems == []

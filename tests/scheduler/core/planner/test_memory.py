@@ -21,8 +21,8 @@ def test_what_others_change_twice_is_followed_once() -> None:
     (one,) = made.live()
     started = pinned(one, made.now)
     again = replace(started, restart_after=1)
-    plan = made.kept.go_on(made.plan, PlanChange(reservations=(started,)))
-    plan = made.kept.go_on(plan, PlanChange(reservations=(again,)))
+    plan = apply(made.plan, PlanChange(reservations=(started,)))
+    plan = apply(plan, PlanChange(reservations=(again,)))
     assert plan.reservations[one.id] is again
     made.plan = plan
     change = made.step()
@@ -34,6 +34,6 @@ def test_a_change_of_another_plan_than_the_last_steps_is_looked_for() -> None:
     made = with_one_that_begins()
     (one,) = made.live()
     other = replace(made.plan, reservations=dict(made.plan.reservations))
-    made.plan = made.kept.go_on(other, PlanChange(reservations=(pinned(one, made.now),)))
+    made.plan = apply(other, PlanChange(reservations=(pinned(one, made.now),)))
     made.step()
     assert made.problems == []
