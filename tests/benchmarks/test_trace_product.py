@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import trace_product, trace_run
 from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, TraceRequest
+from scheduler.core.planner import deciding, draft, moving
+from scheduler.core.planner.draft import Draft
 from scheduler.core.rehearsal import Story
 
 HISTORIES = 12
@@ -101,3 +103,23 @@ def test_who_finds_no_place_by_its_promise_at_a_boundary_is_placed_first_and_all
     # The half that is free from 20:00 on goes to the short one: after the long one it would start too late.
     assert ours.start_at[4] == NIGHT_AT_S + 1
     assert all(start <= told for start, told in zip(ours.start_at, ours.told_at, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES // 3))
+def test_where_those_that_wait_are_put_late_one_in_each_step_every_promise_is_kept(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def go_on(of: Draft) -> None:
+        left.append(len(of.memory.to_put_late))
+        moving.go_on_putting_late(of)
+
+    monkeypatch.setattr(draft, "MOST_PUT_LATE", 1)
+    monkeypatch.setattr(deciding, "go_on_putting_late", go_on)
+    requests = _requests(200 + seed)
+
+    ours = trace_product.run(requests, hosts=2, night_hours=10)
+
+    assert all(start <= told for start, told in zip(ours.start_at, ours.told_at, strict=True))
+    assert max(left) > 1, "one step has left something to the next"

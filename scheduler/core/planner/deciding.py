@@ -11,7 +11,7 @@ from scheduler.core.planner.booking import follow_disk, movable, rebook
 from scheduler.core.planner.causes import overridden_by
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import edge_at, lengthen, room_until_at, trim
-from scheduler.core.planner.moving import put_late
+from scheduler.core.planner.moving import go_on_putting_late, put_late
 from scheduler.core.planner.moving_up import compress
 from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit
@@ -62,6 +62,8 @@ def decide_windows(draft: Draft) -> None:
         replan(draft)
     if given or are_opening:
         put_late(draft)
+    else:
+        go_on_putting_late(draft)
 
 
 def booked_in(draft: Draft, window: Window) -> list[Reservation]:

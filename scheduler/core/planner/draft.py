@@ -49,6 +49,9 @@ EndedUses = Callable[[Span], Iterable[EndedUse]]
 WAIT_FOR_LOOK_S = MINUTE_S
 """So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
 
+MOST_PUT_LATE = 500
+"""So many that wait are put late in one step; each costs a tenth of a millisecond."""
+
 
 class Draft:
     """The plan of one step. Not thread-safe, never kept."""
@@ -112,6 +115,8 @@ class Draft:
         """Something ended or left: whoever is booked later may move earlier."""
         self.are_all_to_be_tried = False
         """Something ended or left: whoever waits may start now."""
+        self.may_put_late = MOST_PUT_LATE
+        """So many more may be put late in this step."""
         self.silent_hosts = frozenset(host for host in self.memory.starts.silent_hosts if host in plan.hosts)
         """Hosts that do not answer now."""
         self._are_begins_stale = True

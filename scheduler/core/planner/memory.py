@@ -2,7 +2,8 @@
 
 The board of the plan that was decided last, who needs no look for now, the windows looked up, who was tried for an
 early start in vain. It follows a plan from one version to the next, whoever changed it. Without it a step decides the
-same, but for one thing: who was tried in vain is not tried again before room is freed or a while has passed.
+same, but for two things: who was tried in vain is not tried again before room is freed or a while has passed, and after
+a window was decided what one step left is put late by the next.
 """
 
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ class Memory:
         self.starts = Starts()
         self.tried = Tried()
         self.freed = Freed()
+        self.to_put_late: list[ReservationId] = []
+        """Those that wait and are still to be put late, since a window was decided; the last of them first."""
         self.board: Board | None = None
         """Of the plan at hand; None: it has to be made."""
         self.may_be_compiled = may_be_compiled
@@ -79,6 +82,7 @@ class Memory:
             return other
         other.tried = self.tried.copy()
         other.freed = self.freed.copy()
+        other.to_put_late = list(self.to_put_late)
         if known is not None:
             if not _are_of_one_time(known, plan):
                 other.freed.note_all()

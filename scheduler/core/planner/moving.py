@@ -13,7 +13,7 @@ from scheduler.core.planner.booking import follow_disk, want_of
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, cut_fit, fits_of, is_of_one_partition, times_of
 from scheduler.core.planner.promising import has_started, keeps_promise
-from scheduler.core.requests import by_number
+from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.spans import Instant
 
 
@@ -90,24 +90,47 @@ def _new_to_move(draft: Draft) -> list[Reservation]:
 
 
 def put_late(draft: Draft) -> None:
-    """Move those that wait to the latest place that their promises allow: the near future is for whoever can start."""
+    """Move those that wait to the latest place that their promises allow: the near future is for whoever can start.
+
+    Those that are booked last go first. So many are moved in one step; the rest in the steps that follow.
+    """
     draft.ready_board()
     make_movable(draft)
     known = draft.board.movable
+    # The last of these is taken first.
     last_first = sorted(known, key=lambda key: (-known[key].spans[-1].end_at, by_number(key)))
-    for key in last_first:
-        before, disks = known[key].reservation, draft.disks.mark()
-        spans = draft.board.put_late(key)
-        if spans is None:
-            continue
-        draft.put_moved(replace(before, spans=spans))
-        follow_disk(draft, key)
-        if is_well(draft, draft.reservations[key]):
-            known[key].reservation = draft.reservations[key]
-        else:
-            draft.board.move_back({key: before.spans})
-            draft.put_moved(before)
-            draft.disks.undo(disks)
+    draft.memory.to_put_late = last_first[::-1]
+    go_on_putting_late(draft)
+
+
+def go_on_putting_late(draft: Draft) -> None:
+    """Go on with what earlier steps have left of it."""
+    left = draft.memory.to_put_late
+    if not left or not draft.may_put_late:
+        return
+    draft.ready_board()
+    make_movable(draft)
+    while left and draft.may_put_late:
+        if _is_put_late(draft, left.pop()):
+            draft.may_put_late -= 1
+            draft.are_all_to_be_tried = True
+
+
+def _is_put_late(draft: Draft, key: ReservationId) -> bool:
+    known = draft.board.movable.get(key)
+    spans = None if known is None else draft.board.put_late(key)
+    if known is None or spans is None:
+        return False
+    before, disks = known.reservation, draft.disks.mark()
+    draft.put_moved(replace(before, spans=spans))
+    follow_disk(draft, key)
+    if is_well(draft, draft.reservations[key]):
+        known.reservation = draft.reservations[key]
+        return True
+    draft.board.move_back({key: before.spans})
+    draft.put_moved(before)
+    draft.disks.undo(disks)
+    return False
 
 
 def is_well(draft: Draft, reservation: Reservation) -> bool:
