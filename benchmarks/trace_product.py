@@ -7,16 +7,17 @@ it decides is what `trace_run` decides, to the second, which is a test; `trace_r
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import trace_run
-from benchmarks.references import CONSERVATIVE, REFERENCES
+from benchmarks.references import CONSERVATIVE, EASY, REFERENCES
+from benchmarks.trace_figures import Waits, over, waits
 from benchmarks.trace_run import DEFAULT_SLACK
-from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, TraceRequest, in_open_time, in_wall_time
+from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, Schedule, TraceRequest, in_open_time, in_wall_time
 from scheduler.core.plan import Host, Plan, Queue, Rules
 from scheduler.core.planner.deciding import windows_for_each_host
 from scheduler.core.rehearsal import Demand, Pace, Rehearsal, Story
@@ -32,6 +33,9 @@ HORIZON_S = 100 * 366 * DAY_S
 TENANTS = Layout(name="tenants", sizes=frozenset({1, 2, 4, 8, 16}), queues=frozenset({QUEUE}))
 CLOSED = Layout(name="closed", sizes=frozenset({16}), queues=frozenset())
 ENDLESS_GIB = 1 << 40
+BOUNDARY_H = 1 / HOUR_S
+"""So long hosts are closed where all may come back on other blocks, and nobody is to be closed out."""
+WIDE = "8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,58 +103,70 @@ def run(
 
 
 def compare(requests: Sequence[TraceRequest], arguments: argparse.Namespace) -> dict[str, object]:
-    """Run the step, the scheme and conservative backfilling; print a table and return the figures."""
-    clock = OpenClock(arguments.night_hours)
+    """Run the step, the scheme, conservative and EASY backfilling; print a table and return the figures.
+
+    Where only a boundary is asked for, hosts are closed for a second.
+    """
+    night_hours = arguments.night_hours or (BOUNDARY_H if arguments.night else 0)
+    clock = OpenClock(night_hours)
     is_slack = arguments.slack == "default"
-    ours = run(
-        requests,
-        hosts=arguments.hosts,
-        slack=is_slack,
-        night_hours=arguments.night_hours,
-        storage=arguments.storage,
-    )
+    ours = run(requests, hosts=arguments.hosts, slack=is_slack, night_hours=night_hours, storage=arguments.storage)
     opened = in_open_time(requests, clock)
     meant = trace_run.run(
         opened,
         hosts=arguments.hosts,
         slack=is_slack,
-        night=arguments.night_hours > 0,
+        night=night_hours > 0,
         storage=arguments.storage,
         clock=clock,
         is_judged=False,
     )
     scheme = in_wall_time(meant.schedule, clock)
-    rows: dict[str, tuple[list[int], list[int] | None, float | None]] = {
-        "step": (ours.start_at, ours.told_at, ours.seconds),
-        "scheme": (scheme.start_at, scheme.told_at, meant.seconds),
-    }
-    if not arguments.no_references:
-        reference = in_wall_time(REFERENCES[CONSERVATIVE](opened, arguments.hosts), clock)
-        rows[CONSERVATIVE] = (reference.start_at, reference.told_at, None)
-    table = Table("", "wait, GPU-weighted h", "told, h", "seconds")
+    schedules = {"step": Schedule(start_at=ours.start_at, told_at=ours.told_at), "scheme": scheme}
+    for name in () if arguments.no_references else (CONSERVATIVE, EASY):
+        schedules[name] = in_wall_time(REFERENCES[name](opened, arguments.hosts), clock)
+    measured = {name: waits(requests, schedule) for name, schedule in schedules.items()}
+    seconds = {"step": ours.seconds, "scheme": meant.seconds}
     figures: dict[str, object] = {
         "requests": len(requests),
         "promises_kept": sum(start <= told for start, told in zip(ours.start_at, ours.told_at, strict=True)),
         "steps": ours.steps,
         "same_starts": sum(one == other for one, other in zip(ours.start_at, scheme.start_at, strict=True)),
+        **{name: {**one.figures(), "seconds": seconds.get(name)} for name, one in measured.items()},
     }
-    for name, (start_at, told_at, seconds) in rows.items():
-        wait_h, told_h = _mean_wait_h(requests, start_at), None if told_at is None else _mean_wait_h(requests, told_at)
-        figures[name] = {"gpu_weighted_wait_h": wait_h, "told_h": told_h, "seconds": seconds}
-        shown = ("" if value is None else f"{value:.2f}" for value in (wait_h, told_h, seconds))
-        table.add_row(name, *shown)
-    console = Console()
-    console.print(table)
-    console.print(
+    _show(measured, seconds)
+    Console().print(
         f"{figures['promises_kept']} of {len(requests)} promises kept; "
         f"{figures['same_starts']} starts are those of the scheme; {ours.steps} steps"
     )
     return figures
 
 
-def _mean_wait_h(requests: Sequence[TraceRequest], at: Sequence[int]) -> float:
-    gpu_s = sum(request.gpus * (start - request.submit_at) for request, start in zip(requests, at, strict=True))
-    return gpu_s / sum(request.gpus for request in requests) / HOUR_S
+def _show(measured: Mapping[str, Waits], seconds: Mapping[str, float]) -> None:
+    table = Table(
+        "", "wait, h", "ratio", "told, h", "ratio", "p99", "longest", "8 GPUs", "seconds", title="waits, GPU-weighted"
+    )
+    reference, easy = measured.get(CONSERVATIVE), measured.get(EASY)
+    for name, one in measured.items():
+        table.add_row(
+            name,
+            _text(one.gpu_weighted_wait_h),
+            _text(None if reference is None else over(one.gpu_weighted_wait_h, reference.gpu_weighted_wait_h), 3),
+            _text(one.told_h),
+            _text(None if reference is None else over(one.told_h, reference.told_h), 3),
+            _text(None if reference is None else over(one.p99_h, reference.p99_h), 3),
+            _text(None if reference is None else over(one.max_h, reference.max_h), 3),
+            _text(None if easy is None else over(one.wait_h_by_size.get(WIDE), easy.wait_h_by_size.get(WIDE)), 3),
+            _text(seconds.get(name)),
+        )
+    console = Console()
+    console.print(table)
+    if reference is not None:
+        console.print("Ratios are over conservative backfilling, of those with 8 GPUs over EASY.")
+
+
+def _text(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _instant_profile() -> HostProfile:

@@ -133,11 +133,16 @@ class Memory:
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         if any(key not in before for key in changed):
             self._rows = None
+        stayed: set[ReservationId] = set()
         for key in changed:
             self._sort_in(key, after.get(key))
             board.unsure.add(key)
             self.freed.note(before.get(key), after.get(key))
-            if key in before:
+            if key in before and key in after and _lie_alike(before[key], after[key]):
+                # Most of what others change is that something was started where it was booked.
+                stayed.add(key)
+                board.fix(key)
+            elif key in before:
                 board.unbook(*before[key].spans)
             if key not in after:
                 self.settled.drop(key)
@@ -149,7 +154,7 @@ class Memory:
             # Rows that a step wrote back as they were are in the plan the older of two equal values.
             board.unsure.update(board.movable)
         for key in changed:
-            if key in after:
+            if key in after and key not in stayed:
                 for span in after[key].spans:
                     board.book(key, span)
         return True
@@ -241,4 +246,14 @@ def _are_alike(known: Plan, plan: Plan) -> bool:
     return all(
         (host.profile, host.storage) == (plan.hosts[key].profile, plan.hosts[key].storage)
         for key, host in known.hosts.items()
+    )
+
+
+def _lie_alike(one: Reservation, other: Reservation) -> bool:
+    """Whether two forms of a reservation are booked on the same GPUs at the same times."""
+    if one.spans is other.spans:
+        return True
+    return len(one.spans) == len(other.spans) and all(
+        (a.start_at, a.end_at, a.host, a.partition) == (b.start_at, b.end_at, b.host, b.partition)
+        for a, b in zip(one.spans, other.spans, strict=True)
     )
