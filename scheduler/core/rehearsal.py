@@ -185,6 +185,8 @@ class Rehearsal:
         self._begun: dict[ReservationId, None] = {}
         """Whose span has begun, and whose guest has not been started yet."""
         self._worked_s: dict[ReservationId, int] = {}
+        self._edges: dict[ReservationId, Instant] = {}
+        """When it is next looked whether a span of one that waits or is parked has begun."""
         self._held: dict[HostId, int] = {}
         """GPUs that a guest holds."""
 
@@ -342,8 +344,15 @@ class Rehearsal:
                     heappush(self._due, (end_at, _What.EDGE, key, guest.vm.generation))
             elif span.start_at <= self.now < span.end_at:
                 self._begun[key] = None
-            elif span.start_at > self.now:
-                heappush(self._due, (span.start_at, _What.EDGE, key, -1))
+        self._look_at_next_span(reservation)
+
+    def _look_at_next_span(self, reservation: Reservation) -> None:
+        """Look when the next span of one begins; who is put later meanwhile is looked at once in vain."""
+        key = reservation.id
+        ahead = [span.start_at for span in reservation.spans if span.generation is None and span.start_at > self.now]
+        if ahead and min(ahead) < self._edges.get(key, FOREVER):
+            self._edges[key] = min(ahead)
+            heappush(self._due, (min(ahead), _What.EDGE, key, -1))
 
     # ---- hosts
 
@@ -353,11 +362,14 @@ class Rehearsal:
         while self._due and self._due[0][0] <= self.now:
             at, what, key, generation = heappop(self._due)
             if what is _What.EDGE and generation == -1:
-                reservation = self._plan.reservations.get(key)
-                if reservation is not None and reservation.outcome is None:
-                    span = reservation.span_at(self.now)
-                    if span is not None and not span.is_pinned:
-                        self._begun[key] = None
+                if self._edges.get(key) == at:
+                    del self._edges[key]
+                    reservation = self._plan.reservations.get(key)
+                    if reservation is not None and reservation.outcome is None:
+                        span = reservation.span_at(self.now)
+                        if span is not None and not span.is_pinned:
+                            self._begun[key] = None
+                        self._look_at_next_span(reservation)
                 continue
             if what is _What.LOOK:
                 is_due = True
