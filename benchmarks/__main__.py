@@ -4,10 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import calendar, lab, latency, optimum, peer_trace, plan, policies, steps, swap, trace
+from benchmarks import calendar, fleet, lab, latency, optimum, peer_trace, plan, policies, steps, swap, trace
 
 _MEASURES = {
     "steps": steps,
+    "fleet": fleet,
     "swap": swap,
     "latency": latency,
     "lab": lab,

@@ -17,8 +17,8 @@ from scheduler.core.planner.promising import break_promise, keeps_promise
 from scheduler.core.planner.refitting import Hit, booked_now, refit
 from scheduler.core.planner.replanning import replan
 from scheduler.core.reasons import Reason, ReasonCode, reason
-from scheduler.core.requests import ReservationId, Role
-from scheduler.core.windows import Window, WindowId, WindowState
+from scheduler.core.requests import HostId, ReservationId, Role
+from scheduler.core.windows import Layout, Window, WindowId, WindowState
 
 MOST_NAMED = 50
 """So many reservations are named by a policy that is refused because of them."""
@@ -41,14 +41,15 @@ def decide_windows(draft: Draft) -> None:
     """
     given = []
     are_opening = False
+    booked = _Booked(draft)
     for key in draft.window_book.to_decide(draft.now):
         window = draft.windows[key]
         if window.end_at <= draft.now:
             continue
         if window.state is WindowState.PLANNED and window.decide_at <= draft.now:
-            is_wanted = not window.only_if_queued or bool(booked_in(draft, window))
+            is_wanted = not window.only_if_queued or booked.has_any_in(window)
             decided = _decide(draft, window, WindowState.OPEN if is_wanted else WindowState.RELEASED)
-        elif window.state is WindowState.OPEN and _is_idle(draft, window):
+        elif window.state is WindowState.OPEN and _is_idle(draft, window, booked):
             decided = _decide(draft, window, WindowState.RELEASED)
         else:
             continue
@@ -66,24 +67,39 @@ def decide_windows(draft: Draft) -> None:
         go_on_putting_late(draft)
 
 
-def booked_in(draft: Draft, window: Window) -> list[Reservation]:
-    """Return the reservations that a window's own layout lets in and that have time left in it, in no order."""
-    return [
-        r
-        for (gpus, queue), alike in draft.live_by_sort().items()
-        if window.layout.admits(gpus=gpus, queue=queue)
-        for r in alike.values()
-        if any(s.host in window.hosts and s.end_at > draft.now and s.span.overlaps(window.span) for s in r.spans)
-    ]
+class _Booked:
+    """What is booked for windows' own layouts, by host; looked up once for all that are decided together."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._by_layout: dict[int, dict[HostId, list[BookedSpan]]] = {}
+
+    def has_any_in(self, window: Window) -> bool:
+        """Whether a reservation that a window's own layout lets in has time left in it."""
+        by_host = self._by_layout.get(id(window.layout))
+        if by_host is None:
+            by_host = self._by_layout[id(window.layout)] = self._spans_of(window.layout)
+        start_at, end_at = window.start_at, window.end_at
+        return any(s.start_at < end_at and start_at < s.end_at for host in window.hosts for s in by_host.get(host, ()))
+
+    def _spans_of(self, layout: Layout) -> dict[HostId, list[BookedSpan]]:
+        """Return what is not over of those that a layout lets in."""
+        found: dict[HostId, list[BookedSpan]] = {}
+        for (gpus, queue), alike in self._draft.live_by_sort().items():
+            if layout.admits(gpus=gpus, queue=queue):
+                for span in chain.from_iterable(one.spans for one in alike.values()):
+                    if span.end_at > self._draft.now:
+                        found.setdefault(span.host, []).append(span)
+        return found
 
 
-def _is_idle(draft: Draft, window: Window) -> bool:
+def _is_idle(draft: Draft, window: Window, booked: _Booked) -> bool:
     """Whether an open window has nothing left ahead, and a rest that is worth a swap back."""
     if not window.only_if_queued or draft.now < window.start_at:
         return False
     if window.end_at - draft.now < draft.settings.worth_a_swap_s:
         return False
-    return not booked_in(draft, window)
+    return not booked.has_any_in(window)
 
 
 def _decide(draft: Draft, window: Window, state: WindowState) -> Window:

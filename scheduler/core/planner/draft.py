@@ -133,7 +133,7 @@ class Draft:
         self._scratch: dict[str, bool] = {}
         self._late_stops: dict[HostId, tuple[tuple[int, Instant], ...]] = {}
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
-        self._of_a_kind: tuple[HostId, ...] | None = None
+        self._of_a_kind: dict[str | None, tuple[HostId, ...]] = {}
         self._window_writes = 0
         self.settled = self.memory.settled
         self._freed_mark = 0
@@ -233,12 +233,16 @@ class Draft:
         self._stretches[key].advance(self.now)
         return self._stretches[key]
 
-    def hosts_of_a_kind(self) -> Iterable[HostId]:
-        """Return one host of all those that have the same windows: others have the same stretches."""
-        if self._of_a_kind is None:
-            book = self.window_book
-            self._of_a_kind = tuple({book.like(host): host for host in reversed(self.hosts)}.values())
-        return self._of_a_kind
+    def hosts_of_a_kind(self, storage: str | None = None) -> Iterable[HostId]:
+        """Return one host of all those that have the same windows, of all or those that reach a storage.
+
+        Others have the same stretches.
+        """
+        if storage not in self._of_a_kind:
+            book, hosts = self.window_book, self.host_book
+            among = hosts.by_id if storage is None else [host.id for host in hosts.by_storage[storage]]
+            self._of_a_kind[storage] = tuple(dict.fromkeys(book.like(host) for host in among))
+        return self._of_a_kind[storage]
 
     def lead_s(self, profile: HostProfile, gpus: int) -> int:
         key = id(profile), gpus
@@ -440,7 +444,7 @@ class Draft:
         self._host_book = None
         if is_new:
             self.board.add_host(host)
-            self._of_a_kind = None
+            self._of_a_kind.clear()
             self.openings = Openings()
         self._are_begins_stale = True
 
@@ -452,7 +456,7 @@ class Draft:
         self.crossed.clear()
         self._windows_of.clear()
         self._scratch.clear()
-        self._of_a_kind = None
+        self._of_a_kind.clear()
         self._stretches, self.openings = {}, Openings()
         self._late_stops.clear()
         self._grace_s = None

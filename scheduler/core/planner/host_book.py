@@ -45,15 +45,19 @@ class HostBook:
         return frozenset(size for profile in self.profiles for size in profile.sizes)
 
     @cached_property
-    def storages(self) -> tuple[str, ...]:
-        """The labels of all storages, sorted."""
-        return tuple(sorted({host.storage for host in self.hosts.values()}))
+    def by_storage(self) -> Mapping[str, tuple[Host, ...]]:
+        """The hosts that reach each storage, in the order of their ids; by labels, sorted."""
+        found: dict[str, list[Host]] = {}
+        for host in self.by_id.values():
+            found.setdefault(host.storage, []).append(host)
+        return {storage: tuple(found[storage]) for storage in sorted(found)}
 
     def pool_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
         pool = storage, is_scratch
         if pool not in self._pools_gib:
-            profile = next((host.profile for host in self.by_id.values() if host.storage == storage), None)
+            hosts = self.by_storage.get(storage)
+            profile = hosts[0].profile if hosts else None
             parts = (0, 0) if profile is None else (profile.pool_gib - profile.scratch_gib, profile.scratch_gib)
             self._pools_gib[pool] = parts[is_scratch]
         return self._pools_gib[pool]

@@ -30,8 +30,11 @@ from scheduler.core.windows import Stretches
 class Openings:
     """When some host next lets a request in; it changes with the windows and with what hosts there are."""
 
-    ranges: dict[tuple[int, str, AtBoundary], list[tuple[Instant, Instant, Instant]]] = field(default_factory=dict)
-    """Of whom: for instants from one on and before another, from when on somebody is let in."""
+    ranges: dict[tuple[int, str, AtBoundary, str | None], list[tuple[Instant, Instant, Instant]]] = field(
+        default_factory=dict
+    )
+    """Of whom, and on hosts of which storage, or on all: for instants from one on and before another, from when on
+    somebody is let in."""
     earliest: dict[ReservationId, Reservation] = field(default_factory=dict)
     """Those whose later spans begin as soon as they are let in."""
 

@@ -86,9 +86,12 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
         elif not room.gaps_of(request.gpus):
             return False
     from_at, is_earliest = now, True
+    # It goes on where its disk is.
+    has_run = any(span.generation is not None for span in reservation.spans)
     for span in reservation.spans:
         if span.generation is None and span.start_at > now:
-            opens_at = _opens_at(draft, request, from_at)
+            storage = draft.hosts[span.host].storage if has_run else None
+            opens_at = _opens_at(draft, request, from_at, storage)
             if span.start_at > opens_at:
                 is_earliest = False
                 if room is None or (
@@ -133,9 +136,11 @@ class _Room:
     def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
         """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left."""
         is_long_enough = False
+        hosts, storage = self._draft.hosts, self._draft.hosts[span.host].storage
         for host, start_at, end_at, shortest_s in self.gaps_of(reservation.request.gpus):
             begins_at = max(start_at, from_at)
-            if begins_at >= span.start_at:
+            if begins_at >= span.start_at or hosts[host].storage != storage:
+                # Its disk is not moved for it.
                 continue
             if host == span.host and begins_at < end_at == span.start_at:
                 # It is booked behind the gap: the two together are as long as it likes.
@@ -178,9 +183,9 @@ class _Room:
         return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
 
 
-def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
-    """Return from when on any host lets a request in; the instant itself where none does any more."""
-    key = request.gpus, request.queue, request.at_boundary
+def _opens_at(draft: Draft, request: Request, from_at: Instant, storage: str | None) -> Instant:
+    """Return from when on any host that reaches a storage lets a request in; the instant itself where none does."""
+    key = request.gpus, request.queue, request.at_boundary, storage
     known = draft.openings.ranges.setdefault(key, [])
     number = bisect_right(known, from_at, key=_since_at) - 1
     if number >= 0 and from_at < known[number][1]:
@@ -189,7 +194,7 @@ def _opens_at(draft: Draft, request: Request, from_at: Instant) -> Instant:
         alike: draft.stretches_of(
             alike, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
         )
-        for alike in draft.hosts_of_a_kind()
+        for alike in draft.hosts_of_a_kind(storage)
     }
     ahead = [found for stretches in of_hosts.values() if (found := stretches.not_over_at(from_at)) is not None]
     first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)

@@ -137,7 +137,7 @@ def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[Booke
             storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1, more_gib=want.disk_gib
         )
 
-    storages = sorted(draft.host_book.storages, key=lambda name: (not has_room(name), name))
+    storages = sorted(draft.host_book.by_storage, key=lambda name: (not has_room(name), name))
     found = [place(draft, replace(want, storage=storage)) for storage in storages[:MOST_STORAGES]]
     return min(filter(None, found), key=lambda spans: (spans[0].start_at, spans[-1].end_at), default=None)
 

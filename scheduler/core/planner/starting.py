@@ -4,7 +4,7 @@ The calendar tries those that it may move, all of them at one blow. Where it has
 is looked for: of another kind, in pieces. For whom there is none yet, others may be displaced by hand at the end.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -128,42 +128,36 @@ def free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
 
 
 class _DiskRoom:
-    """The most room that any pool has at this instant, for disks of those that wait; worked out when asked for."""
+    """Whether any pool has room at this instant, for disks of those that wait; looked at when asked for."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._sure_gib: dict[bool, int] = {}
-        """Beside all disks, those that are booked for later too."""
-        self._now_gib: dict[bool, int] = {}
-        self._pools = draft.host_book.storages
+        self._known: dict[tuple[int, bool], bool] = {}
 
     def forget(self) -> None:
         """Something was booked."""
-        self._sure_gib.clear()
-        self._now_gib.clear()
+        self._known.clear()
 
     def has_any(self, reservation: Reservation) -> bool:
         """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""
-        wanted_gib, scratch = reservation.request.disk_gib, self._draft.is_scratch(reservation.request.queue)
         if reservation.request.continues is not None:
             return True
-        if scratch not in self._sure_gib:
-            disks = self._draft.disks
-            self._sure_gib[scratch] = self._most(
-                lambda pool: disks.booked_gib(pool, is_scratch=scratch), scratch=scratch
-            )
-        if wanted_gib <= self._sure_gib[scratch]:
-            return True
-        if scratch not in self._now_gib:
-            peak, now = self._draft.pool_peak_gib, self._draft.now
-            self._now_gib[scratch] = self._most(
-                lambda pool: peak(pool, is_scratch=scratch, start_at=now, end_at=now + 1), scratch=scratch
-            )
-        return wanted_gib <= self._now_gib[scratch]
+        wanted = reservation.request.disk_gib, self._draft.is_scratch(reservation.request.queue)
+        if wanted not in self._known:
+            self._known[wanted] = self._is_there(wanted[0], is_scratch=wanted[1])
+        return self._known[wanted]
 
-    def _most(self, booked_gib: Callable[[str], int], *, scratch: bool) -> int:
-        room_gib = self._draft.pool_room_gib
-        return max([room_gib(pool, is_scratch=scratch) - booked_gib(pool) for pool in self._pools], default=0)
+    def _is_there(self, gib: int, *, is_scratch: bool) -> bool:
+        draft, pools = self._draft, self._draft.host_book.by_storage
+        room, booked = draft.pool_room_gib, draft.disks.booked_gib
+        # Beside all disks, those that are booked for later too; then beside those of now.
+        if any(gib <= room(pool, is_scratch=is_scratch) - booked(pool, is_scratch=is_scratch) for pool in pools):
+            return True
+        now, peak = draft.now, draft.pool_peak_gib
+        return any(
+            gib <= room(pool, is_scratch=is_scratch) - peak(pool, is_scratch=is_scratch, start_at=now, end_at=now + 1)
+            for pool in pools
+        )
 
 
 class _Try(Enum):

@@ -31,7 +31,11 @@ def test_hosts_come_by_their_ids_and_each_profile_once() -> None:
 
 def test_hosts_that_share_a_storage_have_one_pool() -> None:
     found = book(host("a", storage="nfs"), host("b", storage="nfs"), host("c"))
-    assert found.storages == ("c", "nfs")
+    assert {storage: [host.id for host in hosts] for storage, hosts in found.by_storage.items()} == {
+        "c": ["c"],
+        "nfs": ["a", "b"],
+    }
+    assert list(found.by_storage) == ["c", "nfs"]
     assert found.pool_gib("nfs", is_scratch=True) == DGX2.scratch_gib
     assert found.pool_gib("nfs", is_scratch=False) == DGX2.pool_gib - DGX2.scratch_gib
     assert found.pool_gib("elsewhere", is_scratch=False) == 0
@@ -39,4 +43,4 @@ def test_hosts_that_share_a_storage_have_one_pool() -> None:
 
 def test_no_hosts_offer_nothing() -> None:
     none = book()
-    assert (none.profiles, none.sizes, none.storages) == ((), frozenset(), ())
+    assert (none.profiles, none.sizes, none.by_storage) == ((), frozenset(), {})
