@@ -13,8 +13,9 @@ from scheduler.core.plan import Reservation
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import limits_changed_at
 from scheduler.core.planner.moving import make_movable, may_start_early, unmovable
+from scheduler.core.planner.placing import opens_at
 from scheduler.core.planner.starting import Tries, free_sizes
-from scheduler.core.requests import by_number
+from scheduler.core.requests import AtBoundary, by_number
 from scheduler.core.rules import OrderKind
 from scheduler.core.spans import DAY_S
 
@@ -34,7 +35,10 @@ def start_early(draft: Draft) -> None:
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
-    """Return those that may start early and are to be tried, and the sizes of which some set is free."""
+    """Return those that may start early and are to be tried, and the sizes of which some set is free.
+
+    Whom no window lets in now, on any host, is not among them.
+    """
     draft.ready_board()
     tried, unstarted = draft.memory.tried, draft.unstarted()
     by = draft.rules, limits_changed_at(draft), draft.begins, draft.silent_hosts, draft.horizon_at, len(draft.hosts)
@@ -58,8 +62,15 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
             tried.not_before(key, reservation.request.not_before_at or 0)
         elif may_start_early(draft, reservation):
             waiting.append(reservation)
-    free = free_sizes(draft, {one.request.gpus for one in waiting})
-    return [one for one in waiting if one.request.gpus in free], free
+    let_in: dict[tuple[int, str, AtBoundary], bool] = {}
+    for one in waiting:
+        request = one.request
+        sort = request.gpus, request.queue, request.at_boundary
+        if sort not in let_in:
+            let_in[sort] = opens_at(draft, request, draft.now) <= draft.now
+    free = free_sizes(draft, {gpus for (gpus, _, _), is_now in let_in.items() if is_now})
+    may_start = {sort for sort, is_now in let_in.items() if is_now and sort[0] in free}
+    return [r for r in waiting if (r.request.gpus, r.request.queue, r.request.at_boundary) in may_start], free
 
 
 def order_of(draft: Draft, queue: str) -> Order:

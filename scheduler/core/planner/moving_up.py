@@ -4,10 +4,8 @@ Whoever had no better place when it was looked at last is looked at again only w
 that its next piece fits into, before where it is booked. What was left is remembered in `freed`.
 """
 
-from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
@@ -16,7 +14,7 @@ from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.limits import book_of, limits_changed_at
 from scheduler.core.planner.moving import unmovable
-from scheduler.core.planner.placing import earliest_piece
+from scheduler.core.planner.placing import earliest_piece, opens_at
 from scheduler.core.planner.promising import has_started
 from scheduler.core.planner.replanning import in_order_of_claim
 from scheduler.core.requests import HostId, Request
@@ -91,11 +89,11 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
     for span in reservation.spans:
         if span.generation is None and span.start_at > now:
             storage = draft.hosts[span.host].storage if has_run else None
-            opens_at = _opens_at(draft, request, from_at, storage)
-            if span.start_at > opens_at:
+            let_in_at = opens_at(draft, request, from_at, storage)
+            if span.start_at > let_in_at:
                 is_earliest = False
                 if room is None or (
-                    room.may_be_before(request.gpus, span, opens_at) and room.is_before(reservation, span, opens_at)
+                    room.may_be_before(request.gpus, span, let_in_at) and room.is_before(reservation, span, let_in_at)
                 ):
                     return True
         from_at = max(span.end_at, now)
@@ -181,28 +179,3 @@ class _Room:
     def _shortest_s(self, host: HostId, gpus: int) -> int:
         assert self._draft.rules is not None
         return self._draft.lead_s(self._draft.hosts[host].profile, gpus) + self._draft.rules.min_useful_s
-
-
-def _opens_at(draft: Draft, request: Request, from_at: Instant, storage: str | None) -> Instant:
-    """Return from when on any host that reaches a storage lets a request in; the instant itself where none does."""
-    key = request.gpus, request.queue, request.at_boundary, storage
-    known = draft.openings.ranges.setdefault(key, [])
-    number = bisect_right(known, from_at, key=_since_at) - 1
-    if number >= 0 and from_at < known[number][1]:
-        return max(known[number][2], from_at)
-    of_hosts = {
-        alike: draft.stretches_of(
-            alike, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
-        )
-        for alike in draft.hosts_of_a_kind(storage)
-    }
-    ahead = [found for stretches in of_hosts.values() if (found := stretches.not_over_at(from_at)) is not None]
-    first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)
-    if first is None:
-        return from_at
-    # It is the same for all instants up to the end of this stretch.
-    insort(known, (min(from_at, first.start_at), first.end_at, first.start_at))
-    return max(first.start_at, from_at)
-
-
-_since_at = itemgetter(0)

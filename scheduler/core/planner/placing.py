@@ -6,15 +6,17 @@ can be soonest. Every span holds its lead (the hand-over and the start, by bound
 length. Changes nothing.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedDisk, BookedSpan, Host
 from scheduler.core.planner.board import RunTimes
 from scheduler.core.planner.draft import Draft
-from scheduler.core.requests import AtBoundary, HostId
+from scheduler.core.requests import AtBoundary, HostId, Request
 from scheduler.core.spans import FOREVER, HOUR_S, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Stretch, Stretches
@@ -31,6 +33,8 @@ MOST_STORAGES = 16
 
 MOST_DISK_WAITS = 32
 """How many ends of disks are tried before a placement gives up."""
+
+_since_at = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +271,28 @@ def stretches_for(draft: Draft, want: Want, host: HostId) -> Stretches:
     return draft.stretches_of(
         host, gpus=want.gpus, queue=want.queue, at_boundary=want.at_boundary, with_gifts=want.with_gifts
     )
+
+
+def opens_at(draft: Draft, request: Request, from_at: Instant, storage: str | None = None) -> Instant:
+    """Return from when on any host, or any with a storage, lets a request in; if none ever does, the instant itself."""
+    key = request.gpus, request.queue, request.at_boundary, storage
+    known = draft.openings.ranges.setdefault(key, [])
+    number = bisect_right(known, from_at, key=_since_at) - 1
+    if number >= 0 and from_at < known[number][1]:
+        return max(known[number][2], from_at)
+    of_hosts = {
+        alike: draft.stretches_of(
+            alike, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+        )
+        for alike in draft.hosts_of_a_kind(storage)
+    }
+    ahead = [found for stretches in of_hosts.values() if (found := stretches.not_over_at(from_at)) is not None]
+    first = min(ahead, key=lambda stretch: (max(stretch.start_at, from_at), -stretch.end_at), default=None)
+    if first is None:
+        return from_at
+    # It is the same for all instants up to the end of this stretch.
+    insort(known, (min(from_at, first.start_at), first.end_at, first.start_at))
+    return max(first.start_at, from_at)
 
 
 def may_park_at(want: Want, stretch: Stretch) -> bool:

@@ -80,8 +80,7 @@ def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
     is_well = False
     if current is not None and current.running_at is not None and current.off_at is None:
         # One that was asked to stop will be started again: the lead of what follows is not given back.
-        if current.stop_asked_at is None:
-            is_well = _settle_running(draft, reservation, vms, current)
+        is_well = current.stop_asked_at is not None or _settle_running(draft, reservation, vms, current)
     else:
         settle_held_up(draft, reservation, vms)
         is_well = _waits_well(draft, reservation, vms)
@@ -107,7 +106,8 @@ def _waits_well(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
     if current is None:
         return False
     if not is_begun:
-        return current.end is VmEnd.STOPPED and current.running_at is not None
+        # Parked, or it heeded the warning and shut itself down just before.
+        return current.end in (VmEnd.STOPPED, VmEnd.SELF_SHUTDOWN) and current.running_at is not None
     if not is_start_of_now(draft, reservation, current):
         return False
     if current.end is None:
