@@ -1,11 +1,11 @@
 """What one step of the plan costs on a small fleet and on a large one, with as much to do on each host.
 
-A day in simulated time on each fleet: people ask for as much on each host, use a part of it and leave early, and at 20:00
-there is a window on every host, for which every fourth gets a whole-host job; there tenants are parked and all that goes
-on or waits is placed anew, on the others the night is given away. The step is the product's own, on values: what is not
-shown is what loading and committing cost, and what hosts do.
+A day and a night in simulated time on each fleet: people ask for as much on each host, use a part of it and leave
+early. At 20:00 there is a window on every host, and a whole-host job for every fourth: there tenants are parked and go
+on in the morning; the others give their night away. The step is the product's own, on values: what is not shown is what
+loading and committing cost, and what hosts do.
 
-`ratio` is the mean over that of the first fleet. *Longest* is the longest single step, with how many windows it decided.
+`ratio` is the mean over that of the first fleet. *Longest* is the longest single step, and how many windows it decided.
 """
 
 import argparse
