@@ -6,6 +6,7 @@ rows nor the layer are ever changed.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from enum import Enum, auto
 from math import isqrt
 from typing import TypeVar, cast, overload
 
@@ -16,11 +17,21 @@ D = TypeVar("D")
 LEAST_LAYER = 16
 """A layer grows to so many rows at least, and to the root of how many there are below, before all are copied."""
 
-_GONE = object()
+
+class _Mark(Enum):
+    """What a layer has instead of a row."""
+
+    GONE = auto()
+
+
+_GONE = _Mark.GONE
 
 
 class Layered(Mapping[K, V]):
-    """Rows with a layer of changes over them. Made by `changed`; iterates as a dict does that was changed alike."""
+    """Rows with a layer of changes over them. Made by `changed`; iterates as a dict does that was changed alike.
+
+    But for one thing: a row that was taken out by one change and set again by a later one may keep its first place.
+    """
 
     __slots__ = ("_base", "_layer", "_length")
 

@@ -129,8 +129,9 @@ def _use_gifts(draft: Draft, windows: Sequence[Window]) -> None:
     going = []
     by_edge = {(host, window.start_at): window for window in windows for host in window.hosts}
     for r in draft.live():
-        window = next((by_edge[s.host, s.end_at] for s in r.spans if (s.host, s.end_at) in by_edge), None)
-        if window is not None and _edge_span(draft, r, window) is not None and movable(draft, r):
+        span = r.span_at(draft.now)
+        window = None if span is None else by_edge.get((span.host, span.end_at))
+        if window is not None and movable(draft, r):
             owed_s = sum(draft.hours_s(s, r.request.gpus) for s in movable(draft, r))
             going.append((r.id, window, owed_s))
     for reservation_id, window, owed_s in going:

@@ -52,6 +52,9 @@ WAIT_FOR_LOOK_S = MINUTE_S
 MOST_PUT_LATE = 500
 """So many that wait are put late in one step; each costs a tenth of a millisecond."""
 
+MOST_TRIED_LATE = 10 * MOST_PUT_LATE
+"""So many are looked at for it; most of those that stay cost less."""
+
 
 class Draft:
     """The plan of one step. Not thread-safe, never kept."""
@@ -117,6 +120,7 @@ class Draft:
         """Something ended or left: whoever waits may start now."""
         self.may_put_late = MOST_PUT_LATE
         """So many more may be put late in this step."""
+        self.may_try_late = MOST_TRIED_LATE
         self.silent_hosts = frozenset(host for host in self.memory.starts.silent_hosts if host in plan.hosts)
         """Hosts that do not answer now."""
         self._are_begins_stale = True

@@ -52,6 +52,8 @@ class Memory:
         self.freed = Freed()
         self.to_put_late: list[ReservationId] = []
         """Those that wait and are still to be put late, since a window was decided; the last of them first."""
+        self.put_late: set[ReservationId] = set()
+        """Those that the last step has put late."""
         self.board: Board | None = None
         """Of the plan at hand; None: it has to be made."""
         self.may_be_compiled = may_be_compiled
@@ -111,6 +113,7 @@ class Memory:
             self.news.clear()
             self._live.refill(_in_order(plan).values())
             self.ended = {key: r for key, r in plan.reservations.items() if r.outcome is not None}
+        self.put_late.clear()
         self.is_new = self.board is None
         for changed in self.news:
             self.settled.look_at(changed)
@@ -132,6 +135,8 @@ class Memory:
             return True
         before, after = known.reservations, plan.reservations
         changed = sorted(different(before, after), key=by_number)
+        # What was not committed after all is to be done again.
+        self.to_put_late += [key for key in changed if key in self.put_late]
         self.news.update(changed)
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         if any(key not in before for key in changed):

@@ -106,12 +106,15 @@ def put_late(draft: Draft) -> None:
 def go_on_putting_late(draft: Draft) -> None:
     """Go on with what earlier steps have left of it."""
     left = draft.memory.to_put_late
-    if not left or not draft.may_put_late:
+    if not left or not draft.may_put_late or not draft.may_try_late:
         return
     draft.ready_board()
     make_movable(draft)
-    while left and draft.may_put_late:
-        if _is_put_late(draft, left.pop()):
+    while left and draft.may_put_late and draft.may_try_late:
+        key = left.pop()
+        draft.may_try_late -= 1
+        if _is_put_late(draft, key):
+            draft.memory.put_late.add(key)
             draft.may_put_late -= 1
             draft.are_all_to_be_tried = True
 

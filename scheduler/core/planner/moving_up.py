@@ -60,9 +60,8 @@ def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -
             return _may_be_earlier(draft, reservation, None)
         if _may_be_earlier(draft, reservation, room):
             return True
-        # One that never ran looks for room for its disk too.
-        never_ran = not first.is_pinned and not any(span.is_pinned for span in reservation.spans)
-        return never_ran and not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
+        # One without a disk looks for room for one too.
+        return not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
     by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
     is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
     return not is_in_time and bool(movable(draft, reservation))
@@ -85,15 +84,16 @@ def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None"
             return False
     from_at, is_earliest = now, True
     # It goes on where its disk is.
-    has_run = any(span.generation is not None for span in reservation.spans)
+    is_bound = request.continues is not None or (has_started(reservation) and is_disk_bound(draft, reservation))
     for span in reservation.spans:
         if span.generation is None and span.start_at > now:
-            storage = draft.hosts[span.host].storage if has_run else None
+            storage = draft.hosts[span.host].storage if is_bound else None
             let_in_at = opens_at(draft, request, from_at, storage)
             if span.start_at > let_in_at:
                 is_earliest = False
                 if room is None or (
-                    room.may_be_before(request.gpus, span, let_in_at) and room.is_before(reservation, span, let_in_at)
+                    room.may_be_before(request.gpus, span, let_in_at)
+                    and room.is_before(reservation, span, let_in_at, storage)
                 ):
                     return True
         from_at = max(span.end_at, now)
@@ -131,13 +131,15 @@ class _Room:
         first_at, ends = self._firsts[key]
         return span.start_at > first_at or (span.host, span.start_at) in ends
 
-    def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant) -> bool:
-        """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left."""
-        is_long_enough = False
-        hosts, storage = self._draft.hosts, self._draft.hosts[span.host].storage
+    def is_before(self, reservation: Reservation, span: BookedSpan, from_at: Instant, storage: str | None) -> bool:
+        """Whether a span of one could begin from an instant on, earlier than it does, in a gap that somebody left.
+
+        `storage`: where its disk is; None: nowhere yet.
+        """
+        is_long_enough, hosts = False, self._draft.hosts
         for host, start_at, end_at, shortest_s in self.gaps_of(reservation.request.gpus):
             begins_at = max(start_at, from_at)
-            if begins_at >= span.start_at or hosts[host].storage != storage:
+            if begins_at >= span.start_at or storage not in (None, hosts[host].storage):
                 # Its disk is not moved for it.
                 continue
             if host == span.host and begins_at < end_at == span.start_at:

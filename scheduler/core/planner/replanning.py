@@ -64,7 +64,7 @@ def replan(
     """Take all movable bookings out, do `first`, and place them again. None: done, and every promise holds.
 
     Who waits and finds no place by its promise is placed before all others that wait, and these again, as often as
-    `MOST_ROUNDS` and `MOST_PLACED` allow.
+    `MOST_ROUNDS` and `MOST_PLACED` allow; not for one that is `stuck`, which may be asked at every step.
 
     `hours_by_id` is what they have to deliver; by default what they deliver as they are booked now. Bookings that are
     stuck stay where they are, but for `stuck`.
@@ -94,7 +94,7 @@ def replan(
                     placing.keep()
                     attempt.keep()
                     return None
-            if not anew.may_go_on or has_started(broken) or broken is wanted_first[0]:
+            if stuck or not anew.may_go_on or has_started(broken) or broken is wanted_first[0]:
                 break
             wanted_first.remove(broken)
             wanted_first.insert(0, broken)

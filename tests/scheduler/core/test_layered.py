@@ -1,6 +1,8 @@
 """Rows in layers: the same as a dict that was copied and changed, and what is different in two of them."""
 
+import pickle
 from collections.abc import Mapping
+from copy import deepcopy
 from random import Random
 
 import pytest
@@ -69,6 +71,13 @@ def test_keys_come_in_the_order_of_a_dict_that_is_changed() -> None:
     rows = changed(changed({1: "a", 2: "b", 3: "c"}, [(4, "d"), (2, "B")]), [(5, "e")], [1, 4])
     assert list(rows) == [2, 3, 5]
     assert repr(rows) == "Layered({2: 'B', 3: 'c', 5: 'e'})"
+
+
+def test_a_copy_of_whatever_kind_is_the_same() -> None:
+    rows = changed({1: "a", 2: "b"}, [(3, "c")], [1])
+    for other in (pickle.loads(pickle.dumps(rows)), deepcopy(rows)):
+        assert other == rows
+        assert 1 not in other
 
 
 def test_a_layer_stays_small() -> None:
