@@ -270,3 +270,26 @@ def test_whose_rest_begins_when_the_night_is_over_is_not_looked_at_whenever_some
         made.file(Stop(reservation=leaves))
         assert not made.kept.live().ahead
     assert made.problems == []
+
+
+def test_who_was_parked_for_a_night_that_is_given_back_runs_on_through_another_that_is_given_away_with_it() -> None:
+    a, b = HostId("dgx2-a"), HostId("dgx2-b")
+    night = nights([a], from_at=MIDNIGHT, until_at=MIDNIGHT + DAY_S)
+    morning = nights([b], from_at=at("00:00", 1), until_at=at("00:00", 2), start_s=6 * HOUR_S, length_s=6 * HOUR_S)
+    made = world(1, hosts={a: "nfs", b: "nfs"}, windows=(*night, *morning), odds=Odds(ignores_grace=0.0))
+    made.run_until(at("10:00"))
+    made.file(Submit(ask=Ask(owner="ada", queue="interactive", gpus=8, run_s=40 * HOUR_S)))
+    tenant = ReservationId(f"r-{made.seq}")
+    made.file(Submit(ask=Ask(owner="sim", queue="hpc", gpus=16, run_s=10 * HOUR_S)))
+    job = ReservationId(f"r-{made.seq}")
+    made.run_until(at("23:00"))
+    guest_leaves(made, job, at("04:35", 1))
+    made.run_until(at("04:45", 1) - 1)
+    assert [(s.host, s.end_at) for s in made.plan.reservations[tenant].spans][:2] == [
+        (a, at("20:00")),
+        (b, at("06:00", 1)),
+    ]
+    made.run_until(at("04:45", 1))
+    assert {w.state for w in made.plan.windows.values()} == {WindowState.RELEASED}
+    assert made.plan.reservations[tenant].spans[1].end_at > at("12:00", 1)
+    assert made.problems == []
