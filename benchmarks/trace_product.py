@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmarks import trace_run
 from benchmarks.references import CONSERVATIVE, EASY, REFERENCES
 from benchmarks.trace_figures import Waits, over, waits
+from benchmarks.trace_report import WIDE, text
 from benchmarks.trace_run import DEFAULT_SLACK
 from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, Schedule, TraceRequest, in_open_time, in_wall_time
 from scheduler.core.plan import Host, Plan, Queue, Rules
@@ -35,7 +36,6 @@ CLOSED = Layout(name="closed", sizes=frozenset({16}), queues=frozenset())
 ENDLESS_GIB = 1 << 40
 BOUNDARY_H = 1 / HOUR_S
 """So long hosts are closed where all may come back on other blocks, and nobody is to be closed out."""
-WIDE = "8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +134,16 @@ def compare(requests: Sequence[TraceRequest], arguments: argparse.Namespace) -> 
         "same_starts": sum(one == other for one, other in zip(ours.start_at, scheme.start_at, strict=True)),
         **{name: {**one.figures(), "seconds": seconds.get(name)} for name, one in measured.items()},
     }
-    _show(measured, seconds)
-    Console().print(
+    console = Console()
+    _show(console, measured, seconds)
+    console.print(
         f"{figures['promises_kept']} of {len(requests)} promises kept; "
         f"{figures['same_starts']} starts are those of the scheme; {ours.steps} steps"
     )
     return figures
 
 
-def _show(measured: Mapping[str, Waits], seconds: Mapping[str, float]) -> None:
+def _show(console: Console, measured: Mapping[str, Waits], seconds: Mapping[str, float]) -> None:
     table = Table(
         "", "wait, h", "ratio", "told, h", "ratio", "p99", "longest", "8 GPUs", "seconds", title="waits, GPU-weighted"
     )
@@ -150,23 +151,18 @@ def _show(measured: Mapping[str, Waits], seconds: Mapping[str, float]) -> None:
     for name, one in measured.items():
         table.add_row(
             name,
-            _text(one.gpu_weighted_wait_h),
-            _text(None if reference is None else over(one.gpu_weighted_wait_h, reference.gpu_weighted_wait_h), 3),
-            _text(one.told_h),
-            _text(None if reference is None else over(one.told_h, reference.told_h), 3),
-            _text(None if reference is None else over(one.p99_h, reference.p99_h), 3),
-            _text(None if reference is None else over(one.max_h, reference.max_h), 3),
-            _text(None if easy is None else over(one.wait_h_by_size.get(WIDE), easy.wait_h_by_size.get(WIDE)), 3),
-            _text(seconds.get(name)),
+            text(one.gpu_weighted_wait_h),
+            text(None if reference is None else over(one.gpu_weighted_wait_h, reference.gpu_weighted_wait_h), 3),
+            text(one.told_h),
+            text(None if reference is None else over(one.told_h, reference.told_h), 3),
+            text(None if reference is None else over(one.p99_h, reference.p99_h), 3),
+            text(None if reference is None else over(one.max_h, reference.max_h), 3),
+            text(None if easy is None else over(one.wait_h_by_size.get(WIDE), easy.wait_h_by_size.get(WIDE)), 3),
+            text(seconds.get(name)),
         )
-    console = Console()
     console.print(table)
     if reference is not None:
         console.print("Ratios are over conservative backfilling, of those with 8 GPUs over EASY.")
-
-
-def _text(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _instant_profile() -> HostProfile:

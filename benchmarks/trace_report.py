@@ -125,28 +125,29 @@ def show(report: Report) -> None:
         shown = name.replace("_", " ")
         how_long.add_row(
             shown,
-            _text(one.gpu_weighted_wait_h),
-            _text(ratio, 3),
-            _text(one.told_h),
-            _text(told_ratio, 3),
-            _text(one.p99_h),
-            _text(one.max_h),
+            text(one.gpu_weighted_wait_h),
+            text(ratio, 3),
+            text(one.told_h),
+            text(told_ratio, 3),
+            text(one.p99_h),
+            text(one.max_h),
         )
-        by_size.add_row(shown, _text(one.mean_wait_h), *(_text(one.wait_h_by_size.get(str(size))) for size in SIZES))
+        by_size.add_row(shown, text(one.mean_wait_h), *(text(one.wait_h_by_size.get(str(size))) for size in SIZES))
     out.print(how_long, by_size)
     facts = Table("what", "figure")
     facts.add_row("requests; dropped, larger than a host", f"{report.promises + report.dropped}; {report.dropped}")
     facts.add_row("promises kept", f"{report.promises_kept} of {report.promises}")
     facts.add_row("promises later than the earliest fit and the slack", str(report.loose_promises))
-    facts.add_row("load; utilisation until the last end", f"{_text(report.load, 3)}; {_text(report.utilisation, 3)}")
+    facts.add_row("load; utilisation until the last end", f"{text(report.load, 3)}; {text(report.utilisation, 3)}")
     facts.add_row(
         "error of likely; of the promise, h (those who wait)",
-        f"{_text(report.likely_error_h)}; {_text(report.promise_error_h)}",
+        f"{text(report.likely_error_h)}; {text(report.promise_error_h)}",
     )
-    facts.add_row("8-GPU wait over that in fungible EASY", _text(report.wide_ratio, 3))
-    facts.add_row("our run, s", _text(report.seconds))
+    facts.add_row("8-GPU wait over that in fungible EASY", text(report.wide_ratio, 3))
+    facts.add_row("our run, s", text(report.seconds))
     out.print(facts)
 
 
-def _text(value: float | None, digits: int = 2) -> str:
+def text(value: float | None, digits: int = 2) -> str:
+    """Return a figure as tables show it."""
     return _NONE if value is None else f"{value:.{digits}f}"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import trace_product, trace_run
 from benchmarks.traces import DAY_S, HOUR_S, NIGHT_AT_S, OpenClock, TraceRequest
-from scheduler.core.planner import deciding, draft, moving
+from scheduler.core.planner import deciding, moving
 from scheduler.core.planner.draft import Draft
 from scheduler.core.rehearsal import Story
 
@@ -115,7 +115,7 @@ def test_where_those_that_wait_are_put_late_one_in_each_step_every_promise_is_ke
         left.append(len(of.memory.to_put_late))
         moving.go_on_putting_late(of)
 
-    monkeypatch.setattr(draft, "MOST_PUT_LATE", 1)
+    monkeypatch.setattr(moving, "MOST_PUT_LATE", 1)
     monkeypatch.setattr(deciding, "go_on_putting_late", go_on)
     requests = _requests(200 + seed)
 

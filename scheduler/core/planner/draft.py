@@ -49,12 +49,6 @@ EndedUses = Callable[[Span], Iterable[EndedUse]]
 WAIT_FOR_LOOK_S = MINUTE_S
 """So long after a standstill a host is waited for to be looked at, before starts on it are judged by older facts."""
 
-MOST_PUT_LATE = 500
-"""So many that wait are put late in one step; each costs a tenth of a millisecond."""
-
-MOST_TRIED_LATE = 10 * MOST_PUT_LATE
-"""So many are looked at for it; most of those that stay cost less."""
-
 
 class Draft:
     """The plan of one step. Not thread-safe, never kept."""
@@ -118,10 +112,9 @@ class Draft:
         """Something ended or left: whoever is booked later may move earlier."""
         self.are_all_to_be_tried = False
         """Something ended or left: whoever waits may start now."""
-        self.may_put_late = MOST_PUT_LATE
-        """So many more may be put late in this step."""
-        self.may_try_late = MOST_TRIED_LATE
-        self.silent_hosts = frozenset(host for host in self.memory.starts.silent_hosts if host in plan.hosts)
+        self.put_late = self.tried_late = 0
+        """How many that wait were put late in this step, and how many were looked at for it."""
+        self.silent_hosts = frozenset(host for host in self.memory.facts.silent_hosts if host in plan.hosts)
         """Hosts that do not answer now."""
         self._are_begins_stale = True
         self.begins: tuple[tuple[HostId, Hashable], ...] = ()
@@ -158,8 +151,8 @@ class Draft:
         if self._are_begins_stale and self.rules is not None:
             self._are_begins_stale = False
             self.begins = ()
-            with_news = self.memory.starts.hosts_with_news | self.host_book.drained
-            for host in sorted((with_news & self.hosts.keys()) | self.board.hosts_with_begins):
+            marked = self.memory.facts.marked_hosts | self.host_book.drained
+            for host in sorted((marked & self.hosts.keys()) | self.board.hosts_with_begins):
                 by: Hashable = self.hosts[host].is_drained, self.mask_out(host), self.late_stops_on(host)
                 if by == (False, 0, ()):
                     by = None
@@ -324,8 +317,8 @@ class Draft:
         """Return which hosts do not answer, are drained, or have GPUs out of the plan."""
         if self._trouble is not None:
             return self._trouble
-        with_news = sorted(self.memory.starts.hosts_with_news)
-        out = tuple((host, self.mask_out(host)) for host in with_news if self.facts[host].gpus)
+        marked = sorted(self.memory.facts.marked_hosts)
+        out = tuple((host, self.mask_out(host)) for host in marked if self.facts[host].gpus)
         self._trouble = out, self.host_book.drained, self.silent_hosts
         return self._trouble
 
@@ -357,7 +350,7 @@ class Draft:
 
     def vms_of(self, reservation: ReservationId) -> list[tuple[HostId, VmFact]]:
         """Return the starts of a reservation that are remembered, by generation."""
-        return self.memory.starts.of(reservation)
+        return self.memory.facts.starts_of(reservation)
 
     def hours_s(self, span: BookedSpan, gpus: int) -> int:
         """Return the running time that a span delivers at the least."""

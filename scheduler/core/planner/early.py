@@ -62,15 +62,12 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
             tried.not_before(key, reservation.request.not_before_at or 0)
         elif may_start_early(draft, reservation):
             waiting.append(reservation)
-    let_in: dict[tuple[int, str, AtBoundary], bool] = {}
+    by_sort: dict[tuple[int, str, AtBoundary], list[Reservation]] = {}
     for one in waiting:
-        request = one.request
-        sort = request.gpus, request.queue, request.at_boundary
-        if sort not in let_in:
-            let_in[sort] = opens_at(draft, request, draft.now) <= draft.now
-    free = free_sizes(draft, {gpus for (gpus, _, _), is_now in let_in.items() if is_now})
-    may_start = {sort for sort, is_now in let_in.items() if is_now and sort[0] in free}
-    return [r for r in waiting if (r.request.gpus, r.request.queue, r.request.at_boundary) in may_start], free
+        by_sort.setdefault((one.request.gpus, one.request.queue, one.request.at_boundary), []).append(one)
+    let_in = [alike for alike in by_sort.values() if opens_at(draft, alike[0].request, draft.now) <= draft.now]
+    free = free_sizes(draft, {alike[0].request.gpus for alike in let_in})
+    return [one for alike in let_in if alike[0].request.gpus in free for one in alike], free
 
 
 def order_of(draft: Draft, queue: str) -> Order:

@@ -1,4 +1,4 @@
-"""The reservations that have not ended, those that wait for their first start and those that have had it apart.
+"""The reservations that have not ended; those that wait for their first start, and those that go on later, apart.
 
 Followed from change to change, so that nobody has to look through all of them for the few that matter.
 """

@@ -13,12 +13,12 @@ from scheduler.core.facts import HostFacts
 from scheduler.core.layered import different
 from scheduler.core.plan import BookedDisk, Plan, PlanChange, Reservation, Rules, apply
 from scheduler.core.planner.board import Board
+from scheduler.core.planner.followed_facts import FollowedFacts
 from scheduler.core.planner.freed import Freed
 from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.live import Live
 from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.settled import Settled
-from scheduler.core.planner.starts import Starts
 from scheduler.core.planner.tried import Tried
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
@@ -47,12 +47,12 @@ class Memory:
 
     def __init__(self, *, may_be_compiled: bool = True) -> None:
         self.settled = Settled()
-        self.starts = Starts()
+        self.facts = FollowedFacts()
         self.tried = Tried()
         self.freed = Freed()
         self.to_put_late: list[ReservationId] = []
         """Those that wait and are still to be put late, since a window was decided; the last of them first."""
-        self.put_late: set[ReservationId] = set()
+        self.was_put_late: set[ReservationId] = set()
         """Those that the last step has put late."""
         self.board: Board | None = None
         """Of the plan at hand; None: it has to be made."""
@@ -106,14 +106,14 @@ class Memory:
         if now < self._now:
             self._stretches_by = ()
         self._now = now
-        self.news = self.starts.follow(facts)
+        self.news = self.facts.follow(facts)
         if known is None or self.board is None or not self._follow(self.board, known, plan, now):
             self.board = self._rows = None
             self.settled = Settled()
             self.news.clear()
             self._live.refill(_in_order(plan).values())
             self.ended = {key: r for key, r in plan.reservations.items() if r.outcome is not None}
-        self.put_late.clear()
+        self.was_put_late.clear()
         self.is_new = self.board is None
         for changed in self.news:
             self.settled.look_at(changed)
@@ -136,7 +136,7 @@ class Memory:
         before, after = known.reservations, plan.reservations
         changed = sorted(different(before, after), key=by_number)
         # What was not committed after all is to be done again.
-        self.to_put_late += [key for key in changed if key in self.put_late]
+        self.to_put_late += [key for key in changed if key in self.was_put_late]
         self.news.update(changed)
         is_in_order = not self._live.would_be_out_of_order({key: after.get(key) for key in changed})
         if any(key not in before for key in changed):

@@ -16,6 +16,12 @@ from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.spans import Instant
 
+MOST_PUT_LATE = 500
+"""So many that wait are put late in one step; each costs a tenth of a millisecond."""
+
+MOST_TRIED_LATE = 10 * MOST_PUT_LATE
+"""So many are looked at for it; most of those that stay cost less."""
+
 
 def may_start_early(draft: Draft, reservation: Reservation) -> bool:
     request = reservation.request
@@ -106,16 +112,16 @@ def put_late(draft: Draft) -> None:
 def go_on_putting_late(draft: Draft) -> None:
     """Go on with what earlier steps have left of it."""
     left = draft.memory.to_put_late
-    if not left or not draft.may_put_late or not draft.may_try_late:
+    if not left:
         return
     draft.ready_board()
     make_movable(draft)
-    while left and draft.may_put_late and draft.may_try_late:
+    while left and draft.put_late < MOST_PUT_LATE and draft.tried_late < MOST_TRIED_LATE:
         key = left.pop()
-        draft.may_try_late -= 1
+        draft.tried_late += 1
         if _is_put_late(draft, key):
-            draft.memory.put_late.add(key)
-            draft.may_put_late -= 1
+            draft.put_late += 1
+            draft.memory.was_put_late.add(key)
             draft.are_all_to_be_tried = True
 
 

@@ -42,8 +42,8 @@ def test_a_change_of_another_plan_than_the_last_steps_is_looked_for() -> None:
 def test_who_was_put_late_by_a_step_whose_commit_was_lost_is_put_late_again() -> None:
     made = with_one_that_begins()
     (one,) = made.live()
-    made.kept.put_late.add(one.id)
+    made.kept.was_put_late.add(one.id)
     made.plan = apply(made.plan, PlanChange(reservations=(replace(one, restart_after=1),)))
     made.kept.begin(made.plan, made.facts, made.now)
     assert made.kept.to_put_late == [one.id]
-    assert not made.kept.put_late
+    assert not made.kept.was_put_late

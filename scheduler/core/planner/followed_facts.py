@@ -1,4 +1,7 @@
-"""The starts of each reservation that hosts remember, by reservation: followed from one planning step to the next."""
+"""What hosts remember, looked up: the starts of each reservation, who does not answer, where something is amiss.
+
+Followed from one planning step to the next, so that nobody looks through all hosts for the few that have changed.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +13,7 @@ Start = tuple[HostId, VmFact]
 _NONE: list[Start] = []
 
 
-class Starts:
+class FollowedFacts:
     """Mutable; not thread-safe. Costs what has changed since the last look, and a glance at each host."""
 
     def __init__(self) -> None:
@@ -18,8 +21,8 @@ class Starts:
         self._of: dict[ReservationId, list[Start]] = {}
         self.silent_hosts: set[HostId] = set()
         """Hosts that do not answer."""
-        self.hosts_with_news: set[HostId] = set()
-        """Hosts with GPUs that are not as they should be, or of which something was asked."""
+        self.marked_hosts: set[HostId] = set()
+        """Hosts with GPUs that are not as they should be, or where a verb was asked for: some may not be free."""
 
     def follow(self, facts: Mapping[HostId, HostFacts]) -> set[ReservationId]:
         """Take on what hosts remember now; return the reservations of which anything is different."""
@@ -33,11 +36,11 @@ class Starts:
             if new is not None:
                 known[host] = new
             self.silent_hosts.discard(host)
-            self.hosts_with_news.discard(host)
+            self.marked_hosts.discard(host)
             if new is not None and new.unreachable_since_at is not None:
                 self.silent_hosts.add(host)
             if new is not None and (new.gpus or new.asked):
-                self.hosts_with_news.add(host)
+                self.marked_hosts.add(host)
             before = {} if old is None else {(vm.reservation, vm.generation): vm for vm in old.vms}
             after = {} if new is None else {(vm.reservation, vm.generation): vm for vm in new.vms}
             mine = {key[0] for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
@@ -54,6 +57,6 @@ class Starts:
         else:
             self._of.pop(reservation, None)
 
-    def of(self, reservation: ReservationId) -> list[Start]:
+    def starts_of(self, reservation: ReservationId) -> list[Start]:
         """Return the starts of a reservation, by generation. Not to be changed."""
         return self._of.get(reservation, _NONE)
