@@ -88,6 +88,7 @@ class Case:
             run_s=random.randint(1, 200) * MINUTE_S,
             from_at=MIDNIGHT + random.choice([0, random.randint(0, 300)]) * MINUTE_S,
             with_gifts=random.random() < 0.5,
+            goes_on=random.random() < 0.3,
         )
 
     def draft(self) -> Draft:
@@ -224,18 +225,19 @@ class Case:
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
         """What is cut lies on one partition if one is free, else anywhere.
 
-        Where the policy's own reservations stand in the way, or a place is free now, it has to be free soon, or within
-        a quarter of the wait.
+        Who goes on does so as soon as that is anywhere. Where the policy's own reservations stand in the way, or a place
+        is free now for which nobody else waits, it has to be free soon, or within a quarter of the wait.
         """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:
             return anywhere
         first = anywhere[0][0]
         found = self.on_one_partition(want, first)
-        is_crossed = first == 0 or (
-            self.are_policys and any(self.may_run(want, start) for _, _, start, _ in self.booked if start)
-        )
-        if found and is_crossed and found[0][0] > first + max(LATER_MINUTES, first // 4):
+        later = [start for _, _, start, _ in self.booked if start]
+        is_nobodys = first == 0 and (self.are_policys or not later)
+        is_crossed = self.are_policys and any(self.may_run(want, start) for start in later)
+        most_later = 0 if want.goes_on else max(LATER_MINUTES, first // 4)
+        if found and (want.goes_on or is_nobodys or is_crossed) and found[0][0] > first + most_later:
             found = None
         return found or anywhere
 

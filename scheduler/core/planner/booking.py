@@ -105,7 +105,8 @@ def rebook(
     if fixed or has_started(reservation):
         last_end_at = max((span.end_at for span in fixed), default=draft.now)
         stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
-        want = replace(want, only_at=False, from_at=max(draft.now, last_end_at, from_at or 0), stay=stay)
+        from_at = max(draft.now, last_end_at, from_at or 0)
+        want = replace(want, only_at=False, from_at=from_at, stay=stay, goes_on=True)
     elif is_fault or from_at is not None:
         want = replace(want, only_at=want.only_at and not is_fault, from_at=max(draft.now, want.from_at, from_at or 0))
     disk = draft.disks.get(reservation.disk) if reservation.disk else None

@@ -60,6 +60,8 @@ class Want:
     kept_disk: BookedDisk | None = None
     """The disk that it has: room is to be found for as long as it is kept longer than it is booked for now."""
     is_scratch: bool = False
+    goes_on: bool = False
+    """It has started before, and goes on as soon as it can."""
     avoid: frozenset[tuple[HostId, PartitionId]] = frozenset()
     """Places that just failed: taken only when there is no other."""
     stay: tuple[HostId, PartitionId] | None = None
@@ -93,16 +95,18 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
 def _on_one_partition(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking with all its hours on one partition: it can be moved whole, and breaks up nothing.
 
-    Not if it is much later than the earliest first piece, where that could start at once, or where the policy's own
-    reservations stand in the way.
+    Not if it is later than the earliest first piece, for one that goes on; nor if it is much later, where that could
+    start at once and nobody else waits, or where the policy's own reservations stand in the way.
     """
     if draft.hours_s(first, want.gpus) >= want.run_s:
         return (first,)
-    if want.stay is not None or want.avoid or want.kept_disk is not None:
-        return None
     first_at = first.start_at
+    if want.avoid or (want.stay == (first.host, first.partition) and first_at == want.from_at):
+        return None
     latest_at = want.from_at if want.only_at else want.latest_at
-    if first_at <= draft.now or is_crossed(draft, want):
+    if want.goes_on:
+        latest_at = min(latest_at, first_at)
+    elif (first_at <= draft.now and not _does_anybody_wait(draft)) or is_crossed(draft, want):
         latest_at = min(latest_at, first_at + max(LATER_S, (first_at - draft.now) // LATER_PART))
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
@@ -111,6 +115,17 @@ def _on_one_partition(draft: Draft, want: Want, first: BookedSpan) -> tuple[Book
     if found is None or _disk_room_at(draft, want, found, draft.hosts[found[0].host].storage) is not None:
         return None
     return found
+
+
+def _does_anybody_wait(draft: Draft) -> bool:
+    """Whether anybody waits who could start as soon as there is room; also one that is being placed anew."""
+    now = draft.now
+    return any(
+        not one.request.is_at_fixed_time
+        and (one.request.not_before_at or 0) <= now
+        and not (one.spans and one.spans[0].start_at <= now)
+        for one in draft.unstarted().values()
+    )
 
 
 def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
