@@ -19,7 +19,7 @@ from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
 from scheduler.core.settings import Settings
-from scheduler.core.spans import MINUTE_S
+from scheduler.core.spans import FOREVER, MINUTE_S
 from scheduler.core.topology import HostProfile
 from scheduler.core.windows import Layout, Window, WindowId, WindowState
 from tests.property.worlds import DAY_LAYOUT, MIDNIGHT, NIGHT_LAYOUT, dgx2, rules
@@ -81,6 +81,7 @@ class Case:
     def want(self) -> Want:
         random = self.random
         is_hpc = random.random() < 0.3
+        goes_on = random.random() < 0.3
         return Want(
             gpus=16 if is_hpc else random.choice([1, 2, 4, 8]),
             queue="hpc" if is_hpc else "interactive",
@@ -88,7 +89,8 @@ class Case:
             run_s=random.randint(1, 200) * MINUTE_S,
             from_at=MIDNIGHT + random.choice([0, random.randint(0, 300)]) * MINUTE_S,
             with_gifts=random.random() < 0.5,
-            goes_on=random.random() < 0.3,
+            goes_on=goes_on,
+            end_by_at=MIDNIGHT + random.randint(100, 600) * MINUTE_S if goes_on else FOREVER,
         )
 
     def draft(self) -> Draft:
@@ -218,15 +220,16 @@ class Case:
             minutes = {minute for piece in pieces for minute in range(*piece)}
             for host, partition in product(self.hosts, self.profile.partitions_of_size(want.gpus)):
                 gpus = [(host, gpu) for gpu in partition.gpus]
-                if pieces and not any(key in self.lost or self.busy.get(key, set()) & minutes for key in gpus):
+                is_in_time = bool(pieces) and MIDNIGHT + pieces[-1][1] * MINUTE_S <= want.end_by_at
+                if is_in_time and not any(key in self.lost or self.busy.get(key, set()) & minutes for key in gpus):
                     return pieces
         return None
 
     def oracle(self, want: Want) -> list[tuple[int, int]] | None:
         """What is cut lies on one partition if one is free, else anywhere.
 
-        Who goes on does so as soon as that is anywhere. Where the policy's own reservations stand in the way, or a place
-        is free now for which nobody else waits, it has to be free soon, or within a quarter of the wait.
+        Who goes on does so as soon as it can anywhere. Where the policy's own reservations stand in the way, or where
+        a place is free now for which nobody else waits, it has to be free soon, or within a quarter of the wait.
         """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:

@@ -43,8 +43,8 @@ class Displacer:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._looks_left, self._tries_left = MOST_LOOKED_FOR, MOST_TRIED
-        self._stuck_on: dict[HostId, list[tuple[Instant, int]]] | None = None
-        self._first_stuck_at: Instant | None = None
+        self._stuck_on: dict[int, Mapping[HostId, list[tuple[Instant, int]]]] = {}
+        self._first_stuck_at: dict[int, Instant] = {}
         self._free_and_stuck: dict[int, list[tuple[Instant, Place]]] = {}
 
     @property
@@ -64,7 +64,7 @@ class Displacer:
                 return
             known = movable.get(reservation.id)
             # Where nobody else is in its way than whom the calendar can move, it has tried that.
-            if known is None or self._stuck_from_at() < draft.now + known.whole_s:
+            if known is None or self._stuck_from_at(reservation.request.gpus) < draft.now + known.whole_s:
                 yield reservation
 
     def forget(self) -> None:
@@ -102,27 +102,28 @@ class Displacer:
             attempt.keep()
         return True
 
-    def _stuck(self) -> Mapping[HostId, list[tuple[Instant, int]]]:
-        """Return what is booked on each host that may give way and that the calendar cannot move.
+    def _stuck(self, gpus: int) -> Mapping[HostId, list[tuple[Instant, int]]]:
+        """Return what is booked on each host that may give way to a size and that the calendar cannot move.
 
         When it begins, the first first, and on which GPUs.
         """
-        if self._stuck_on is None:
-            self._stuck_on = {}
+        if gpus not in self._stuck_on:
+            found: dict[HostId, list[tuple[Instant, int]]] = {}
             for one in unmovable(self._draft):
-                if one.spans and _may_give_way(self._draft, one):
+                if one.spans and _may_give_way_to(self._draft, one, gpus):
                     for span in one.spans:
-                        booked = span.start_at, self._draft.partition_of(span).mask
-                        self._stuck_on.setdefault(span.host, []).append(booked)
-            for spans in self._stuck_on.values():
+                        found.setdefault(span.host, []).append((span.start_at, self._draft.partition_of(span).mask))
+            for spans in found.values():
                 spans.sort()
-        return self._stuck_on
+            self._stuck_on[gpus] = found
+        return self._stuck_on[gpus]
 
-    def _stuck_from_at(self) -> Instant:
+    def _stuck_from_at(self, gpus: int) -> Instant:
         """Return when the first of them begins."""
-        if self._first_stuck_at is None:
-            self._first_stuck_at = min((spans[0][0] for spans in self._stuck().values()), default=FOREVER)
-        return self._first_stuck_at
+        if gpus not in self._first_stuck_at:
+            first_at = min((spans[0][0] for spans in self._stuck(gpus).values()), default=FOREVER)
+            self._first_stuck_at[gpus] = first_at
+        return self._first_stuck_at[gpus]
 
     def _options(self, reservation: Reservation) -> Iterator[Option]:
         """Yield the partitions on which one could begin now if those that are booked there gave way."""
@@ -153,7 +154,7 @@ class Displacer:
 
     def _find_free_and_stuck(self, gpus: int) -> Iterator[tuple[Instant, Place]]:
         """Yield the partitions of a size that are free now, and when the first begins there that is stuck."""
-        for host, spans in sorted(self._stuck().items()):
+        for host, spans in sorted(self._stuck(gpus).items()):
             for partition in self._partitions(host, gpus):
                 stuck_from_at = next((at for at, mask in spans if mask & partition.mask), None)
                 if stuck_from_at is not None and self._is_free(host, partition):
@@ -175,7 +176,7 @@ class Displacer:
         if len(others) > MOST_DISPLACED:
             return []
         bookings = [draft.reservations[other] for other in others]
-        if not all(_may_give_way(draft, one) and (gpus >= WIDE or one.request.gpus <= gpus) for one in bookings):
+        if not all(_may_give_way_to(draft, one, gpus) for one in bookings):
             return []
         is_known = reservation.id in draft.board.movable and all(other in draft.board.movable for other in others)
         # All of one partition each: the calendar has tried that.
@@ -200,7 +201,10 @@ def _first_span(draft: Draft, want: Want, fit: Fit, host: HostId, partition: Par
     return BookedSpan(start_at=now, end_at=end_at, host=host, partition=partition)
 
 
-def _may_give_way(draft: Draft, reservation: Reservation) -> bool:
+def _may_give_way_to(draft: Draft, reservation: Reservation, gpus: int) -> bool:
+    """Whether a booking may give way to one of so many GPUs."""
+    if gpus < WIDE and reservation.request.gpus > gpus:
+        return False
     if has_started(reservation) or reservation.outcome is not None or reservation.promise is None:
         return False
     if reservation.request.is_at_fixed_time:

@@ -25,8 +25,8 @@ MOST_PARKINGS = 128
 """A booking is never cut into more spans than this."""
 
 LATER_S, LATER_PART = 2 * HOUR_S, 4
-"""Where long ones could start at once, or the policy's own reservations stand in their way, they begin no more than so
-much later for being on one partition: two hours, or this part of their wait."""
+"""Where long ones could start at once and nobody else waits, or the policy's own reservations stand in their way, they
+begin no more than so much later for being on one partition: two hours, or this part of their wait."""
 
 MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
@@ -62,6 +62,8 @@ class Want:
     is_scratch: bool = False
     goes_on: bool = False
     """It has started before, and goes on as soon as it can."""
+    end_by_at: Instant = FOREVER
+    """It is on one partition only if it ends by then: a later end is of no use."""
     avoid: frozenset[tuple[HostId, PartitionId]] = frozenset()
     """Places that just failed: taken only when there is no other."""
     stay: tuple[HostId, PartitionId] | None = None
@@ -111,7 +113,8 @@ def _on_one_partition(draft: Draft, want: Want, first: BookedSpan) -> tuple[Book
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found[0].start_at - 1
-        found = draft.board.earliest(cut_fit(draft, want, fit), first_at, latest_at, times_of(draft, want)) or found
+        fit = cut_fit(draft, want, fit, end_by_at=want.end_by_at)
+        found = draft.board.earliest(fit, first_at, latest_at, times_of(draft, want)) or found
     if found is None or _disk_room_at(draft, want, found, draft.hosts[found[0].host].storage) is not None:
         return None
     return found
