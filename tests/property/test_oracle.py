@@ -19,8 +19,8 @@ from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, place
 from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
 from scheduler.core.settings import Settings
-from scheduler.core.spans import FOREVER, MINUTE_S
-from scheduler.core.topology import HostProfile
+from scheduler.core.spans import MINUTE_S
+from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Layout, Window, WindowId, WindowState
 from tests.property.worlds import DAY_LAYOUT, MIDNIGHT, NIGHT_LAYOUT, dgx2, rules
 
@@ -81,7 +81,6 @@ class Case:
     def want(self) -> Want:
         random = self.random
         is_hpc = random.random() < 0.3
-        goes_on = random.random() < 0.3
         return Want(
             gpus=16 if is_hpc else random.choice([1, 2, 4, 8]),
             queue="hpc" if is_hpc else "interactive",
@@ -89,8 +88,7 @@ class Case:
             run_s=random.randint(1, 200) * MINUTE_S,
             from_at=MIDNIGHT + random.choice([0, random.randint(0, 300)]) * MINUTE_S,
             with_gifts=random.random() < 0.5,
-            goes_on=goes_on,
-            end_by_at=MIDNIGHT + random.randint(100, 600) * MINUTE_S if goes_on else FOREVER,
+            goes_on=random.random() < 0.3,
         )
 
     def draft(self) -> Draft:
@@ -220,8 +218,7 @@ class Case:
             minutes = {minute for piece in pieces for minute in range(*piece)}
             for host, partition in product(self.hosts, self.profile.partitions_of_size(want.gpus)):
                 gpus = [(host, gpu) for gpu in partition.gpus]
-                is_in_time = bool(pieces) and MIDNIGHT + pieces[-1][1] * MINUTE_S <= want.end_by_at
-                if is_in_time and not any(key in self.lost or self.busy.get(key, set()) & minutes for key in gpus):
+                if pieces and not any(key in self.lost or self.busy.get(key, set()) & minutes for key in gpus):
                     return pieces
         return None
 
@@ -229,20 +226,27 @@ class Case:
         """What is cut lies on one partition if one is free, else anywhere.
 
         Who goes on does so as soon as it can anywhere. Where the policy's own reservations stand in the way, or where
-        a place is free now for which nobody else waits, it has to be free soon, or within a quarter of the wait.
+        a place is free now and none wait who are as wide, it has to be free soon, or within a quarter of the wait.
         """
         anywhere = self.anywhere(want)
         if anywhere is None or len(anywhere) == 1:
             return anywhere
         first = anywhere[0][0]
         found = self.on_one_partition(want, first)
-        later = [start for _, _, start, _ in self.booked if start]
-        is_nobodys = first == 0 and (self.are_policys or not later)
-        is_crossed = self.are_policys and any(self.may_run(want, start) for start in later)
+        later = [(partition, start) for _, partition, start, _ in self.booked if start]
+        is_nobodys = first == 0 and (self.are_policys or not any(self.may_want(want, one) for one, _ in later))
+        is_crossed = self.are_policys and any(self.may_run(want, start) for _, start in later)
         most_later = 0 if want.goes_on else max(LATER_MINUTES, first // 4)
         if found and (want.goes_on or is_nobodys or is_crossed) and found[0][0] > first + most_later:
             found = None
         return found or anywhere
+
+    def may_want(self, want: Want, partition: str) -> bool:
+        """Whether one that is booked later could run now, or never, and is as wide."""
+        gpus = self.profile.partition(PartitionId(partition)).size
+        other = replace(want, gpus=gpus, queue="interactive", at_boundary=AtBoundary.PARK, with_gifts=True)
+        minutes = [minute for minute in range(MINUTES) if self.may_run(other, minute)]
+        return gpus >= want.gpus and (not minutes or minutes[0] == 0)
 
     def anywhere(self, want: Want) -> list[tuple[int, int]] | None:
         found: list[tuple[int, int]] = []

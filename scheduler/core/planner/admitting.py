@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import place_within, want_of, with_kept_disk
+from scheduler.core.planner.booking import place_within, shortest_lead_s, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
 from scheduler.core.planner.placing import Want, latest, place
@@ -38,6 +38,10 @@ def admit(draft: Draft, request: Request) -> tuple[Reservation | None, tuple[Rea
         firm = place(draft, want)
     if firm is None:
         return None, _why_not(draft, request, want)
+    if request.start_by_at is not None and _is_too_late(draft, request, firm):
+        # In pieces it may be in time where one partition is not.
+        latest_at = request.start_by_at - shortest_lead_s(draft, request.gpus)
+        firm = place(draft, replace(want, latest_at=latest_at)) or firm
     if _is_too_late(draft, request, firm):
         return None, _not_at_that_time(draft, request, firm)
     over = check_booked_limits(draft, request, firm)

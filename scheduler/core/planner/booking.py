@@ -47,8 +47,9 @@ def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> 
     only_at = request.is_at_fixed_time
     if only_at:
         assert request.start_by_at is not None
-        from_at = request.start_by_at - _shortest_lead_s(draft, request.gpus)
+        from_at = request.start_by_at - shortest_lead_s(draft, request.gpus)
     return Want(
+        of=request.id,
         gpus=request.gpus,
         queue=request.queue,
         at_boundary=request.at_boundary,
@@ -61,7 +62,7 @@ def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> 
     )
 
 
-def _shortest_lead_s(draft: Draft, gpus: int) -> int:
+def shortest_lead_s(draft: Draft, gpus: int) -> int:
     return min((draft.lead_s(one, gpus) for one in draft.host_book.profiles if gpus in one.sizes), default=0)
 
 
@@ -87,30 +88,26 @@ def rebook(
     reach: Reach = Reach.ANSWERING_FIRST,
     may_be_over: AlreadyOver | None = None,
     latest_at: Instant = FOREVER,
-    end_by_at: Instant = FOREVER,
     accept: Callable[[tuple[BookedSpan, ...]], bool],
 ) -> bool:
     """Place the movable spans of a reservation anew, if `accept` likes the outcome; else leave them.
 
     `run_s`: what they have to deliver, by default what they deliver now. With `is_fault` what was to start at one
     instant may start after it, and what has no place within limits gets one all the same. `may_be_over`: by how much it
-    may be over limits, by default `over_as_it_is`. `latest_at`, `end_by_at`: of no use is a later start or end
-    than that. Returns whether they were placed anew.
+    may be over limits, by default `over_as_it_is`. `latest_at`: of no use is a later start than that. Returns
+    whether they were placed anew.
     """
     old = movable(draft, reservation)
     may_be_over = over_as_it_is(draft, reservation) if may_be_over is None else may_be_over
     fixed = tuple(span for span in reservation.spans if span not in old)
     if run_s is None:
         run_s = sum(draft.hours_s(span, reservation.request.gpus) for span in old)
-    want = want_of(draft, reservation.request, run_s=run_s, with_gifts=True)
-    want = replace(want, latest_at=latest_at, end_by_at=end_by_at)
+    want = replace(want_of(draft, reservation.request, run_s=run_s, with_gifts=True), latest_at=latest_at)
     if fixed or has_started(reservation):
         last_end_at = max((span.end_at for span in fixed), default=draft.now)
         stay = _place(fixed[-1]) if fixed and last_end_at > draft.now else None
         from_at = max(draft.now, last_end_at, from_at or 0)
         want = replace(want, only_at=False, from_at=from_at, stay=stay, goes_on=True)
-        if reservation.promise is not None:
-            want = replace(want, end_by_at=min(end_by_at, reservation.promise.end_by_at))
     elif is_fault or from_at is not None:
         want = replace(want, only_at=want.only_at and not is_fault, from_at=max(draft.now, want.from_at, from_at or 0))
     disk = draft.disks.get(reservation.disk) if reservation.disk else None

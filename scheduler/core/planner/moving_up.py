@@ -46,14 +46,7 @@ def compress(draft: Draft) -> None:
             is_better = after != before and after[0] <= before[0] and after[1] <= before[1]
             return is_better and not check_booked_limits(draft, request, spans)
 
-        rebook(
-            draft,
-            reservation,
-            reach=Reach.ANSWERING,
-            latest_at=old[0].start_at,
-            end_by_at=old[-1].end_at,
-            accept=is_earlier,
-        )
+        rebook(draft, reservation, reach=Reach.ANSWERING, latest_at=old[0].start_at, accept=is_earlier)
 
 
 def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:

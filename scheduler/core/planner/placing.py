@@ -16,7 +16,7 @@ from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedDisk, BookedSpan, Host
 from scheduler.core.planner.board import RunTimes
 from scheduler.core.planner.draft import Draft
-from scheduler.core.requests import AtBoundary, HostId, Request
+from scheduler.core.requests import AtBoundary, HostId, Request, ReservationId
 from scheduler.core.spans import FOREVER, HOUR_S, Instant
 from scheduler.core.topology import PartitionId
 from scheduler.core.windows import Stretch, Stretches
@@ -41,6 +41,8 @@ _since_at = itemgetter(0)
 class Want:
     """What is to be placed."""
 
+    of: ReservationId | None = None
+    """Whose it is; None: nobody's who waits already."""
     gpus: int
     queue: str
     at_boundary: AtBoundary
@@ -62,8 +64,6 @@ class Want:
     is_scratch: bool = False
     goes_on: bool = False
     """It has started before, and goes on as soon as it can."""
-    end_by_at: Instant = FOREVER
-    """It is on one partition only if it ends by then: a later end is of no use."""
     avoid: frozenset[tuple[HostId, PartitionId]] = frozenset()
     """Places that just failed: taken only when there is no other."""
     stay: tuple[HostId, PartitionId] | None = None
@@ -79,10 +79,10 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     for _ in range(MOST_DISK_WAITS):
         if first is None:
             return None
-        spans = _on_one_partition(draft, want, first) or with_tail(draft, want, first)
+        spans = _from_first(draft, want, first)
         if spans is None:
             return None
-        room_at = _disk_room_at(draft, want, spans, draft.hosts[first.host].storage)
+        room_at = _disk_room_at(draft, want, spans, draft.hosts[spans[0].host].storage)
         if room_at is None:
             return spans
         if want.storage is None:
@@ -94,39 +94,55 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     return None
 
 
-def _on_one_partition(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
-    """Return the earliest booking with all its hours on one partition: it can be moved whole, and breaks up nothing.
+def _from_first(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, ...] | None:
+    """Return the booking whose earliest piece is known: on one partition, if that is not too late, else in pieces.
 
-    Not if it is later than the earliest first piece, for one that goes on; nor if it is much later, where that could
-    start at once and nobody else waits, or where the policy's own reservations stand in the way.
+    All its hours on one partition can be moved whole, and break up nothing. For one that goes on that is too late if it
+    begins or ends any later than pieces do; else if it begins much later, where the first could start at once and none
+    wait whom that would be in the way of, or where the policy's own reservations stand in the way.
     """
     if draft.hours_s(first, want.gpus) >= want.run_s:
         return (first,)
     first_at = first.start_at
-    if want.avoid or (want.stay == (first.host, first.partition) and first_at == want.from_at):
-        return None
-    latest_at = want.from_at if want.only_at else want.latest_at
+    runs_on = want.stay == (first.host, first.partition) and first_at == want.from_at
+    if want.avoid or runs_on:
+        return with_tail(draft, want, first)
     if want.goes_on:
-        latest_at = min(latest_at, first_at)
-    elif (first_at <= draft.now and not _does_anybody_wait(draft)) or is_crossed(draft, want):
+        pieces = with_tail(draft, want, first)
+        end_by_at = FOREVER if pieces is None else pieces[-1].end_at
+        return _on_one_partition(draft, want, first_at, first_at, end_by_at) or pieces
+    if want.kept_disk is not None:
+        return with_tail(draft, want, first)
+    latest_at = want.from_at if want.only_at else want.latest_at
+    if (first_at <= draft.now and not _do_others_wait(draft, want)) or is_crossed(draft, want):
         latest_at = min(latest_at, first_at + max(LATER_S, (first_at - draft.now) // LATER_PART))
+    return _on_one_partition(draft, want, first_at, latest_at) or with_tail(draft, want, first)
+
+
+def _on_one_partition(
+    draft: Draft, want: Want, from_at: Instant, latest_at: Instant, end_by_at: Instant = FOREVER
+) -> tuple[BookedSpan, ...] | None:
+    """Return the earliest booking with all its hours on one partition that starts and ends in time, with its disk."""
     found: tuple[BookedSpan, ...] | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found[0].start_at - 1
-        fit = cut_fit(draft, want, fit, end_by_at=want.end_by_at)
-        found = draft.board.earliest(fit, first_at, latest_at, times_of(draft, want)) or found
+        fit = cut_fit(draft, want, fit, end_by_at=end_by_at)
+        found = draft.board.earliest(fit, from_at, latest_at, times_of(draft, want)) or found
     if found is None or _disk_room_at(draft, want, found, draft.hosts[found[0].host].storage) is not None:
         return None
     return found
 
 
-def _does_anybody_wait(draft: Draft) -> bool:
-    """Whether anybody waits who could start as soon as there is room; also one that is being placed anew."""
+def _do_others_wait(draft: Draft, want: Want) -> bool:
+    """Whether others wait, for as many GPUs or more, who could start as soon as there is room."""
     now = draft.now
     return any(
-        not one.request.is_at_fixed_time
+        one.request.gpus >= want.gpus
+        and one.id != want.of
+        and not one.request.is_at_fixed_time
         and (one.request.not_before_at or 0) <= now
-        and not (one.spans and one.spans[0].start_at <= now)
+        and one.span_at(now) is None
+        and opens_at(draft, one.request, now) <= now
         for one in draft.unstarted().values()
     )
 
