@@ -136,7 +136,7 @@ def rebook(
         draft.put(reservation)
         return False
     draft.put(replace(reservation, spans=_joined(draft, reservation.request, fixed, spans)))
-    follow_disk(draft, reservation.id)
+    follow_disk(draft, reservation.id, is_owed=True)
     return True
 
 
@@ -204,8 +204,11 @@ def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
     return any(f.disk == reservation.disk and f.deleted_at is None for h in draft.facts.values() for f in h.disks)
 
 
-def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
-    """Move the disk's booking after its reservation's spans."""
+def follow_disk(draft: Draft, reservation_id: ReservationId, *, is_owed: bool = False) -> None:
+    """Move the disk's booking after its reservation's spans.
+
+    `is_owed`: it was looked whether the pool has room for a longer retention, or will be.
+    """
     assert draft.rules is not None
     reservation = draft.reservations[reservation_id]
     if reservation.disk is None or reservation.disk not in draft.disks or not reservation.spans:
@@ -213,7 +216,10 @@ def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     disk = draft.disks[reservation.disk]
     until_at = reservation.spans[-1].end_at + draft.rules.retention_s
     if is_disk_bound(draft, reservation):
-        draft.keep_disk_until(disk.id, until_at)
+        if is_owed:
+            draft.keep_disk_until(disk.id, until_at)
+        else:
+            _keep_disk(draft, disk, reservation.spans[-1].end_at)
         return
     # Not the first of all: that one may have passed without a start.
     first = next((span for span in reservation.spans if span.end_at > draft.now), reservation.spans[-1])
@@ -225,9 +231,26 @@ def follow_disk(draft: Draft, reservation_id: ReservationId) -> None:
     draft.disks[disk.id] = replace(disk, storage=draft.hosts[first.host].storage, from_at=from_at, until_at=until_at)
 
 
+def _keep_disk(draft: Draft, disk: BookedDisk, end_at: Instant) -> None:
+    """Keep a disk for its retention after an end.
+
+    A later policy may have made that longer than was told: where the pool has no room for it, what was told holds.
+    """
+    assert draft.rules is not None
+    until_at = end_at + draft.rules.retention_s
+    if until_at > disk.until_at and not draft.has_pool_room(
+        disk.storage,
+        is_scratch=disk.is_scratch,
+        start_at=max(disk.until_at, draft.now),
+        end_at=until_at,
+        more_gib=disk.size_gib,
+    ):
+        until_at = end_at
+    draft.keep_disk_until(disk.id, until_at)
+
+
 def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -> None:
     """End a reservation now: its booking gives its room back, its VM is stopped by converge, its disk is kept."""
-    assert draft.rules is not None
     spans = tuple(
         replace(span, end_at=min(span.end_at, draft.now)) for span in reservation.spans if span.start_at < draft.now
     )
@@ -238,7 +261,7 @@ def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -
     draft.is_room_freed = True
     if reservation.disk is not None and reservation.disk in draft.disks:
         if has_started(reservation) or reservation.request.continues is not None:
-            draft.keep_disk_until(reservation.disk, draft.now + draft.rules.retention_s)
+            _keep_disk(draft, draft.disks[reservation.disk], draft.now)
         else:
             del draft.disks[reservation.disk]
     facts = dict(why.facts)

@@ -48,7 +48,7 @@ def extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, .
         end_by_at = max(reservation.promise.end_by_at, current.spans[-1].end_at)
         promised = replace(current, request=request, promise=replace(reservation.promise, end_by_at=end_by_at))
         draft.put(promised)
-        follow_disk(draft, reservation.id)
+        follow_disk(draft, reservation.id, is_owed=True)
         crowded = _crowded_disk(draft, promised, by_s)
         if crowded is not None:
             return (crowded,)

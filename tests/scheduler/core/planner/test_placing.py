@@ -2,7 +2,7 @@
 
 from scheduler.core.plan import BookedSpan, Plan, PlanChange, Reservation, apply
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.placing import Want, place
+from scheduler.core.planner.placing import Want, is_of_one_partition, place
 from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S
 from scheduler.core.topology import PartitionId
@@ -37,17 +37,16 @@ def test_small_requests_are_put_where_least_is_broken_up() -> None:
         spans = place(workspace, want())
         assert spans is not None
         taken.append(str(spans[0].partition))
-        partition = made.plan.hosts[HOST].profile.partition(spans[0].partition)
-        made.plan = _booked(made, number, partition.id)
+        made.plan = _booked(made, number, spans[0])
     assert taken == ["1g0", "1g1", "1g2", "1g3", "1g4"]
 
 
-def _booked(made: World, number: int, partition: PartitionId) -> Plan:
+def _booked(made: World, number: int, *spans: BookedSpan, gpus: int = 1) -> Plan:
     request = Request(
         id=ReservationId(f"r-{100 + number}"),
         owner="ada",
         queue="interactive",
-        gpus=1,
+        gpus=gpus,
         run_s=HOUR_S,
         submitted_at=MIDNIGHT,
         not_before_at=None,
@@ -56,9 +55,29 @@ def _booked(made: World, number: int, partition: PartitionId) -> Plan:
         image="ubuntu-24.04",
         disk_gib=10,
     )
-    span = BookedSpan(start_at=MIDNIGHT, end_at=MIDNIGHT + DAY_S, host=HOST, partition=partition)
-    held = Reservation(request=request, promise=Promise(start_by_at=0, end_by_at=0), spans=(span,))
+    held = Reservation(request=request, promise=Promise(start_by_at=0, end_by_at=0), spans=spans)
     return apply(made.plan, PlanChange(reservations=(held,)))
+
+
+def _day(number: int, host: HostId, partition: str) -> BookedSpan:
+    """Return a partition from 8 to 20 on a day, between two nights."""
+    at = MIDNIGHT + number * DAY_S
+    return BookedSpan(start_at=at + 8 * HOUR_S, end_at=at + 20 * HOUR_S, host=host, partition=PartitionId(partition))
+
+
+def test_who_goes_on_stays_on_one_partition_though_another_fits_better_on_some_day() -> None:
+    other = HostId("dgx2-b")
+    made = world(hosts={HOST: "s", other: "s"})
+    # On the first day there is room only on b; on the second a quarter of a is what breaks up least.
+    made.plan = _booked(made, 0, _day(0, HOST, "16g0-15"), gpus=16)
+    made.plan = _booked(made, 1, _day(1, HOST, "4g0-3"), gpus=4)
+    in_pieces = place(draft(made), want(gpus=4, run_s=20 * HOUR_S, avoid=frozenset({(HOST, PartitionId("4g12-15"))})))
+    assert in_pieces is not None
+    assert [span.host for span in in_pieces] == [other, HOST]
+    goes_on = place(draft(made), want(gpus=4, run_s=20 * HOUR_S, goes_on=True))
+    assert goes_on is not None
+    assert [(span.start_at, span.end_at) for span in goes_on] == [(span.start_at, span.end_at) for span in in_pieces]
+    assert is_of_one_partition(goes_on)
 
 
 def test_a_place_that_just_failed_is_taken_only_when_there_is_no_other() -> None:
