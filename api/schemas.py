@@ -272,7 +272,7 @@ class AlternativeOut(Answer):
     """Something that can be had instead, or sooner; `ask` can be posted to /reservations as it stands."""
 
     change: str
-    """What is changed: fewer_gpus, more_gpus, later, parked, shorter, smaller_disk, fresh_disk, nearest."""
+    """What is changed: fewer_gpus, more_gpus, later, parked, split, shorter, smaller_disk, fresh_disk, nearest."""
     ask: dict[str, str | int]
     gpu_hours: float
     promise: PromiseOut

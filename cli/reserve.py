@@ -220,7 +220,8 @@ def _alternatives(others: list[Json], times: Times) -> list[str]:
     for other in others:
         ask, promise = other["ask"], other["promise"]
         size = f"{ask['gpus']} GPU{'' if ask['gpus'] == 1 else 's'} for {hours_text(int(ask['run_s']))}"
-        lines.append(f"- {size}, running by {times.show(instant(promise['start_by_at']))}")
+        going_on = ", on other GPUs once parked" if other["change"] == "split" else ""
+        lines.append(f"- {size}, running by {times.show(instant(promise['start_by_at']))}{going_on}")
         lines.append(f"  {shlex.join(_command(ask))}")
     return lines
 

@@ -60,6 +60,7 @@ class ReasonCode(StrEnum):
     WAITS_FOR_TIME = "wait.booked_later"
     WAITS_FOR_TURN = "wait.turn"
     SOONER_WITH = "wait.sooner_with"
+    SOONER_IN_PIECES = "wait.sooner_in_pieces"
     WAITS_FOR_WINDOW = "wait.window"
     WAITS_FOR_WINDOW_END = "wait.window_end"
     HELD_BY = "wait.held_by"
@@ -132,6 +133,7 @@ _SENTENCES: dict[ReasonCode, str] = {
         "it starts before that when its GPUs come free; {ahead} others that wait are tried first ({order})"
     ),
     ReasonCode.SOONER_WITH: "with {gpus} GPUs for {hours} it would run by {start_by_at}",
+    ReasonCode.SOONER_IN_PIECES: "with a deadline it would run by {start_by_at}, and go on on other GPUs once parked",
     ReasonCode.WAITS_FOR_WINDOW: "waits for window {window} to open at {start_at}",
     ReasonCode.WAITS_FOR_WINDOW_END: "waits for window {window} to end at {end_at}",
     ReasonCode.HELD_BY: "{holder} has {partition} of {host} until {until_at}",

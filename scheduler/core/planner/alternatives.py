@@ -1,7 +1,8 @@
 """Alternatives: what could be had instead, each of which can be booked as it stands. Questions only.
 
 Each is the ask with one thing changed, tried on the plan as it is: fewer GPUs now, the same later, parked over the
-night, shorter, a smaller disk, a fresh disk on another host, or the nearest value that is allowed at all.
+night, begun at once and gone on with elsewhere, shorter, a smaller disk, a fresh disk on another host, or the nearest
+value that is allowed at all.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from enum import StrEnum
 
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit
+from scheduler.core.planner.booking import want_of
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import LimitName
+from scheduler.core.planner.placing import earliest_piece
+from scheduler.core.planner.promising import running_by_at
 from scheduler.core.reasons import Fact, Reason, ReasonCode, reason
 from scheduler.core.requests import Ask, AtBoundary, Promise, ReservationId
 from scheduler.core.spans import MINUTE_S, Instant
@@ -21,6 +25,9 @@ MOST = 5
 
 WORTH_S = 15 * MINUTE_S
 """Fewer GPUs or hours are offered only where they start earlier by this."""
+
+DECIDES_IN_S = 15 * MINUTE_S
+"""So long somebody may think about a start that is offered for now."""
 
 TRIED = ReservationId("r-0")
 
@@ -32,6 +39,7 @@ class Change(StrEnum):
     MORE_GPUS = "more_gpus"
     LATER = "later"
     PARKED = "parked"
+    SPLIT = "split"
     SHORTER = "shorter"
     SMALLER_DISK = "smaller_disk"
     FRESH_DISK = "fresh_disk"
@@ -53,7 +61,7 @@ class Alternative:
         return self.ask.gpus * self.ask.run_s
 
     def as_reason(self) -> Reason:
-        """Return what is told beside a refusal."""
+        """Return what is told beside a refusal or a wait."""
         return reason(
             ReasonCode.INSTEAD,
             gpus=self.ask.gpus,
@@ -111,6 +119,9 @@ def _changes(draft: Draft, ask: Ask) -> Iterator[tuple[Change, Ask]]:
         yield Change.LATER, replace(ask, start_by_at=None)
     if ask.at_boundary is AtBoundary.FINISH:
         yield Change.PARKED, replace(ask, at_boundary=AtBoundary.PARK)
+    split = _split(draft, ask)
+    if split is not None:
+        yield Change.SPLIT, split
     for size in reversed([size for size in sizes if size < ask.gpus]):
         yield Change.FEWER_GPUS, replace(ask, gpus=size, memory_gib=None, vcpus=None)
     for part in (2, 4):
@@ -123,6 +134,17 @@ def _changes(draft: Draft, ask: Ask) -> Iterator[tuple[Change, Ask]]:
         yield Change.SMALLER_DISK, replace(ask, disk_gib=disk_gib)
     for size in [size for size in sizes if size > ask.gpus][:1]:
         yield Change.MORE_GPUS, replace(ask, gpus=size, memory_gib=None, vcpus=None)
+
+
+def _split(draft: Draft, ask: Ask) -> Ask | None:
+    """Return the ask with a deadline that only pieces on several partitions may keep; None: it needs no pieces."""
+    request, _ = admission.check(draft, ask, reservation=TRIED)
+    if request is None or ask.continues is not None or (ask.not_before_at, ask.start_by_at) != (None, None):
+        return None
+    first = earliest_piece(draft, want_of(draft, request, run_s=request.run_s, with_gifts=False))
+    if first is None or draft.hours_s(first, request.gpus) >= request.run_s:
+        return None
+    return replace(ask, start_by_at=running_by_at(draft, request, first) + DECIDES_IN_S)
 
 
 def _smaller_disks(draft: Draft, ask: Ask) -> Iterator[int]:

@@ -12,7 +12,7 @@ from scheduler.core.phases import Phase, phase_of
 from scheduler.core.plan import BookedSpan, Outcome, Plan, Reservation
 from scheduler.core.planner import admission
 from scheduler.core.planner.admitting import admit, likely_at, without_disk
-from scheduler.core.planner.alternatives import Alternative, alternatives
+from scheduler.core.planner.alternatives import Alternative, Change, alternatives
 from scheduler.core.planner.draft import Draft, EndedUses, LikelyWait, UsedGpus
 from scheduler.core.planner.early import order_text, turn_of
 from scheduler.core.planner.outages import lost_gpu, outages
@@ -151,8 +151,8 @@ def _its_turn(reservation: Reservation, draft: Draft) -> list[Reason]:
     )
     draft.put(replace(reservation, spans=(), outcome=Outcome.CANCELLED))
     for other in alternatives(draft, ask, reservation.promise, most=1):
-        sooner = other.as_reason()
-        found.append(reason(ReasonCode.SOONER_WITH, **dict(sooner.facts)))
+        code = ReasonCode.SOONER_IN_PIECES if other.change is Change.SPLIT else ReasonCode.SOONER_WITH
+        found.append(reason(code, **dict(other.as_reason().facts)))
     return found
 
 

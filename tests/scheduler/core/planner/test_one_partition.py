@@ -8,8 +8,11 @@ from typing import Any
 from scheduler.core.facts import GpuState
 from scheduler.core.intents import ApplyPolicy, Cancel, Submit
 from scheduler.core.plan import BookedSpan, Decided, Reservation
+from scheduler.core.planner import alternatives
+from scheduler.core.planner.alternatives import Change
+from scheduler.core.planner.explaining import quote, why
 from scheduler.core.planner.placing import is_of_one_partition
-from scheduler.core.reasons import sentence
+from scheduler.core.reasons import ReasonCode, sentence
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId
 from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S, Instant
 from scheduler.core.windows import Window
@@ -33,9 +36,12 @@ def each_night(*hosts: str) -> tuple[Window, ...]:
     return nights(names, from_at=MIDNIGHT, until_at=MIDNIGHT + 15 * DAY_S, only_if_queued=False)
 
 
+def long_ask(owner: str, hours: float, **more: Any) -> Ask:
+    return Ask(**{"owner": owner, "queue": "interactive", "gpus": 8, "run_s": round(hours * HOUR_S), **more})
+
+
 def ask(made: World, owner: str, hours: float, **more: Any) -> Decided:
-    request = Ask(**{"owner": owner, "queue": "interactive", "gpus": 8, "run_s": round(hours * HOUR_S), **more})
-    decided = made.file(Submit(ask=request)).decided[-1]
+    decided = made.file(Submit(ask=long_ask(owner, hours, **more))).decided[-1]
     made.look()
     return decided
 
@@ -117,6 +123,30 @@ def test_a_deadline_is_kept_in_pieces_where_one_partition_is_too_late() -> None:
     assert not is_of_one_partition(mine.spans)
     made.run_until(at(70))
     assert not made.problems
+
+
+def test_who_waits_for_one_partition_is_offered_several_and_can_have_them() -> None:
+    made = half_a_course_tomorrow()
+    reserve(made, "wai", 6, at_boundary=AtBoundary.FINISH)
+    told = quote(
+        made.plan, made.facts, long_ask("stu", 10), made.now, made.settings, most_alternatives=alternatives.MOST
+    )
+    split = next(one for one in told.alternatives if one.change is Change.SPLIT)
+    assert split.start_at == at(15)
+    mine = reserve(made, "stu", 10)
+    reasons = why(made.plan, made.facts, of(made, mine), made.now, made.settings)
+    assert ReasonCode.SOONER_IN_PIECES in {one.code for one in reasons}
+    cancel(made, mine)
+    # Who thinks about it for ten minutes can have it still.
+    made.run_until(at(15) + 10 * MINUTE_S)
+    decided = made.file(Submit(ask=split.ask)).decided[-1]
+    assert not decided.reasons, [sentence(one) for one in decided.reasons]
+
+
+def test_who_begins_in_time_on_one_partition_is_offered_no_others() -> None:
+    made = half_a_course_tomorrow()
+    told = quote(made.plan, made.facts, long_ask("stu", 4), made.now, made.settings, most_alternatives=5)
+    assert not told.alternatives
 
 
 def test_who_lost_its_place_does_not_wait_for_itself() -> None:
