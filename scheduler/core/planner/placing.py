@@ -42,7 +42,7 @@ class Want:
     """What is to be placed."""
 
     of: ReservationId | None = None
-    """Whose it is; None: nobody's who waits already."""
+    """The reservation that it is for, if that is in the plan."""
     gpus: int
     queue: str
     at_boundary: AtBoundary
@@ -98,8 +98,8 @@ def _from_first(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan
     """Return the booking whose earliest piece is known: on one partition, if that is not too late, else in pieces.
 
     All its hours on one partition can be moved whole, and break up nothing. For one that goes on that is too late if it
-    begins or ends any later than pieces do; else if it begins much later, where the first could start at once and none
-    wait whom that would be in the way of, or where the policy's own reservations stand in the way.
+    begins or ends any later than pieces do; else if it begins much later, where the first could start at once and no
+    others wait, or where the policy's own reservations stand in the way.
     """
     if draft.hours_s(first, want.gpus) >= want.run_s:
         return (first,)
