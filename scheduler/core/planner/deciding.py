@@ -63,6 +63,8 @@ def decide_windows(draft: Draft) -> None:
         replan(draft)
     if given or are_opening:
         put_late(draft)
+        # From now on others are let in than before.
+        draft.are_all_to_be_tried = True
     else:
         go_on_putting_late(draft)
 

@@ -10,7 +10,7 @@ from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode
 from scheduler.core.requests import Ask, AtBoundary, HostId, ReservationId, Role
 from scheduler.core.rules import OrderKind, QueueOrder, Slack
-from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.core.spans import DAY_S, HOUR_S, MINUTE_S
 from scheduler.profiles.loading import load_profile
 from tests.property.worlds import MIDNIGHT, World, world
 
@@ -35,6 +35,23 @@ def full() -> tuple[World, ReservationId, ReservationId]:
     """A host without nights, whose two halves are taken for ten hours."""
     made = world(windows=())
     return made, submit(made, run_s=10 * HOUR_S), submit(made, run_s=10 * HOUR_S)
+
+
+def test_who_cannot_be_parked_starts_as_soon_as_a_night_is_given_away() -> None:
+    made = world()
+    made.now = MIDNIGHT + 15 * HOUR_S
+    made.look()
+    key = submit(made, run_s=8 * HOUR_S, at_boundary=AtBoundary.FINISH)
+    other = submit(made, gpus=1)
+    made.look()
+    assert start_of(made, key) >= MIDNIGHT + 32 * HOUR_S
+    # All that wait are tried a few minutes before.
+    made.run_until(MIDNIGHT + 18 * HOUR_S + 40 * MINUTE_S)
+    made.file(Cancel(reservation=other))
+    made.run_until(MIDNIGHT + 20 * HOUR_S)
+    night = next(window for window in made.plan.windows.values() if window.start_at == MIDNIGHT + 20 * HOUR_S)
+    assert start_of(made, key) == night.decide_at
+    assert not made.problems
 
 
 def test_a_booking_stays_at_its_promise_until_it_can_start() -> None:
