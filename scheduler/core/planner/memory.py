@@ -89,10 +89,7 @@ class Memory:
         other.freed = self.freed.copy()
         other.to_put_late = list(self.to_put_late)
         if known is not None:
-            if not _are_of_one_time(known, plan):
-                other.freed.note_all()
-            for key in different(known.reservations, plan.reservations):
-                other.freed.note(known.reservations.get(key), plan.reservations.get(key))
+            _note_freed(other.freed, known, plan)
         return other
 
     def begin(self, plan: Plan, facts: Mapping[HostId, HostFacts], now: Instant) -> None:
@@ -108,6 +105,8 @@ class Memory:
         self._now = now
         self.news = self.facts.follow(facts)
         if known is None or self.board is None or not self._follow(self.board, known, plan, now):
+            if known is not None:
+                _note_freed(self.freed, known, plan)
             self.board = self._rows = None
             self.settled = Settled()
             self.news.clear()
@@ -235,6 +234,14 @@ class Memory:
         """Return a plan's reservations in the order in which they came, to be changed by the step that begins."""
         kept, self._rows = self._rows, None
         return Rows(_in_order(plan)) if kept is None else kept
+
+
+def _note_freed(freed: Freed, known: Plan, plan: Plan) -> None:
+    """Take note of what is free in a plan that was not in the one before, whoever changed it."""
+    if not _are_of_one_time(known, plan):
+        freed.note_all()
+    for key in different(known.reservations, plan.reservations):
+        freed.note(known.reservations.get(key), plan.reservations.get(key))
 
 
 def _in_order(plan: Plan) -> dict[ReservationId, Reservation]:

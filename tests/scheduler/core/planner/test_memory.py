@@ -47,3 +47,15 @@ def test_who_was_put_late_by_a_step_whose_commit_was_lost_is_put_late_again() ->
     made.kept.begin(made.plan, made.facts, made.now)
     assert made.kept.to_put_late == [one.id]
     assert not made.kept.was_put_late
+
+
+def test_what_others_have_left_is_known_also_where_the_board_has_to_be_made_anew() -> None:
+    made = with_one_that_begins()
+    (one,) = made.live()
+    assert one.spans
+    made.kept.freed.take("by")
+    plan = apply(made.plan, PlanChange(reservations=(replace(one, spans=()),)))
+    # The clock was set back: no board goes back in time.
+    made.kept.begin(plan, made.facts, made.now - 1)
+    assert made.kept.is_new
+    assert made.kept.freed.take("by") == [(one.request.owner, span) for span in one.spans]
