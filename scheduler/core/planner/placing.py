@@ -136,15 +136,18 @@ def _on_one_partition(
 def _do_others_wait(draft: Draft, want: Want) -> bool:
     """Whether others wait, for as many GPUs or more, who could start as soon as there is room."""
     now = draft.now
-    return any(
-        one.request.gpus >= want.gpus
-        and one.id != want.of
-        and not one.request.is_at_fixed_time
-        and (one.request.not_before_at or 0) <= now
-        and one.span_at(now) is None
-        and opens_at(draft, one.request, now) <= now
-        for one in draft.unstarted().values()
-    )
+    are_let_in: dict[tuple[int, str, AtBoundary], bool] = {}
+    for one in draft.unstarted().values():
+        request = one.request
+        if request.gpus < want.gpus or one.id == want.of:
+            continue
+        sort = request.gpus, request.queue, request.at_boundary
+        if sort not in are_let_in:
+            are_let_in[sort] = opens_at(draft, request, now) <= now
+        is_due = are_let_in[sort] and not request.is_at_fixed_time and (request.not_before_at or 0) <= now
+        if is_due and one.span_at(now) is None:
+            return True
+    return False
 
 
 def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
