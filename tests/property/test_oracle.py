@@ -242,11 +242,11 @@ class Case:
         return found or anywhere
 
     def may_want(self, want: Want, partition: str) -> bool:
-        """Whether one that is booked later could run now, or never, and is as wide."""
+        """Whether one that is booked later is as wide, and could begin now as far as windows go."""
         gpus = self.profile.partition(PartitionId(partition)).size
         other = replace(want, gpus=gpus, queue="interactive", at_boundary=AtBoundary.PARK, with_gifts=True)
-        minutes = [minute for minute in range(MINUTES) if self.may_run(other, minute)]
-        return gpus >= want.gpus and (not minutes or minutes[0] == 0)
+        least = LEAD_MINUTES[gpus] + USEFUL_MINUTES
+        return gpus >= want.gpus and all(self.may_run(other, minute) for minute in range(least))
 
     def anywhere(self, want: Want) -> list[tuple[int, int]] | None:
         found: list[tuple[int, int]] = []

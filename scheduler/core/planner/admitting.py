@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.admission import check_booked_limits
-from scheduler.core.planner.booking import place_within, shortest_lead_s, want_of, with_kept_disk
+from scheduler.core.planner.booking import place_within, want_of, with_kept_disk
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.outages import outages
-from scheduler.core.planner.placing import Want, latest, place
+from scheduler.core.planner.placing import Want, latest, place, shortest_lead_s
 from scheduler.core.planner.promising import keeps, promise_of, running_by_at
 from scheduler.core.reasons import Reason, ReasonCode, reason
 from scheduler.core.requests import AtBoundary, DiskId, Promise, Request, ReservationId

@@ -12,7 +12,7 @@ from scheduler.core.facts import VmEnd
 from scheduler.core.plan import BookedDisk, BookedSpan, Outcome, Reservation
 from scheduler.core.planner.booked_limits import NOT_OVER, AlreadyOver, already_over, is_within, over_limits, retry_at
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.placing import Want, place
+from scheduler.core.planner.placing import Want, place, shortest_lead_s
 from scheduler.core.planner.promising import has_started
 from scheduler.core.reasons import Reason, ReasonCode
 from scheduler.core.requests import HostId, Request, ReservationId
@@ -60,10 +60,6 @@ def want_of(draft: Draft, request: Request, *, run_s: int, with_gifts: bool) -> 
         disk_gib=request.disk_gib,
         is_scratch=draft.is_scratch(request.queue),
     )
-
-
-def shortest_lead_s(draft: Draft, gpus: int) -> int:
-    return min((draft.lead_s(one, gpus) for one in draft.host_book.profiles if gpus in one.sizes), default=0)
 
 
 def movable(draft: Draft, reservation: Reservation) -> tuple[BookedSpan, ...]:

@@ -136,18 +136,45 @@ def _on_one_partition(
 def _do_others_wait(draft: Draft, want: Want) -> bool:
     """Whether others wait, for as many GPUs or more, who could start as soon as there is room."""
     now = draft.now
-    are_let_in: dict[tuple[int, str, AtBoundary], bool] = {}
+    longest_s: dict[tuple[int, str, AtBoundary], int] = {}
     for one in draft.unstarted().values():
         request = one.request
         if request.gpus < want.gpus or one.id == want.of:
             continue
+        if request.is_at_fixed_time or (request.not_before_at or 0) > now or one.span_at(now) is not None:
+            continue
         sort = request.gpus, request.queue, request.at_boundary
-        if sort not in are_let_in:
-            are_let_in[sort] = opens_at(draft, request, now) <= now
-        is_due = are_let_in[sort] and not request.is_at_fixed_time and (request.not_before_at or 0) <= now
-        if is_due and one.span_at(now) is None:
+        if sort not in longest_s:
+            longest_s[sort] = _longest_now_s(draft, request)
+        if request.run_s <= longest_s[sort]:
             return True
     return False
+
+
+def _longest_now_s(draft: Draft, request: Request) -> int:
+    """Return how long such a request could run as far as windows go, if it began now on any host.
+
+    FOREVER if it may be parked then; 0 if none lets it in.
+    """
+    assert draft.rules is not None
+    found = 0
+    for host in draft.hosts_of_a_kind():
+        of_host = draft.stretches_of(
+            host, gpus=request.gpus, queue=request.queue, at_boundary=request.at_boundary, with_gifts=True
+        )
+        stretch = of_host.not_over_at(draft.now)
+        if stretch is None or stretch.start_at > draft.now:
+            continue
+        run_s = stretch.end_at - draft.now - shortest_lead_s(draft, request.gpus)
+        if run_s >= draft.rules.min_useful_s:
+            may_be_parked = _may_be_parked(request.at_boundary, stretch)
+            found = max(found, FOREVER if may_be_parked else run_s)
+    return found
+
+
+def shortest_lead_s(draft: Draft, gpus: int) -> int:
+    """Return the lead of a size on the hosts on which it is shortest."""
+    return min((draft.lead_s(one, gpus) for one in draft.host_book.profiles if gpus in one.sizes), default=0)
 
 
 def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> BookedSpan | None:
@@ -334,8 +361,12 @@ def opens_at(draft: Draft, request: Request, from_at: Instant, storage: str | No
 
 def may_park_at(want: Want, stretch: Stretch) -> bool:
     """Whether a request may be parked at the end of a stretch."""
+    return _may_be_parked(want.at_boundary, stretch)
+
+
+def _may_be_parked(at_boundary: AtBoundary, stretch: Stretch) -> bool:
     return (
-        want.at_boundary is AtBoundary.PARK
+        at_boundary is AtBoundary.PARK
         and stretch.closed_by is not None
         and AtBoundary.PARK in stretch.closed_by.at_boundary
     )

@@ -92,6 +92,24 @@ def half_a_course_tomorrow() -> World:
     return made
 
 
+def one_waits_beside_a_free_half() -> World:
+    """Return 15:00 on a host of which one half has just come free, and one that waits for all its hours on either.
+
+    On both there is a course tomorrow.
+    """
+    made = lived_from_8()
+    reserve(made, "ben", 11)
+    leaves = reserve(made, "eve", 10.5)
+    for number in range(2):
+        course(made, f"cyd{number}", 8, 33)
+    made.run_until(at(14))
+    waits = reserve(made, "wai", 10)
+    made.run_until(at(15))
+    cancel(made, leaves)
+    assert of(made, waits).spans[0].start_at > at(15)
+    return made
+
+
 def test_who_comes_where_nobody_waits_starts_at_once_and_goes_on_elsewhere() -> None:
     made = half_a_course_tomorrow()
     mine = of(made, reserve(made, "stu", 10))
@@ -106,28 +124,31 @@ def test_who_waits_for_tonight_keeps_nobody_from_starting_now() -> None:
     assert of(made, reserve(made, "stu", 10)).spans[0].start_at == at(15)
 
 
-def test_who_comes_where_others_wait_takes_one_partition_or_waits_too() -> None:
+def test_who_could_not_run_to_its_end_before_the_night_keeps_nobody_from_starting_now() -> None:
     made = half_a_course_tomorrow()
     reserve(made, "wai", 6, at_boundary=AtBoundary.FINISH)
+    assert of(made, reserve(made, "stu", 10)).spans[0].start_at == at(15)
+
+
+def test_who_comes_where_others_wait_takes_one_partition_or_waits_too() -> None:
+    made = one_waits_beside_a_free_half()
     mine = of(made, reserve(made, "stu", 10))
     assert mine.spans[0].start_at > at(15)
     assert is_of_one_partition(mine.spans)
 
 
 def test_a_deadline_is_kept_in_pieces_where_one_partition_is_too_late() -> None:
-    made = half_a_course_tomorrow()
-    reserve(made, "wai", 6, at_boundary=AtBoundary.FINISH)
+    made = one_waits_beside_a_free_half()
     mine = of(made, reserve(made, "stu", 10, start_by_at=at(16)))
     assert mine.promise is not None
     assert mine.promise.start_by_at <= at(16)
-    assert not is_of_one_partition(mine.spans)
+    assert mine.spans[0].start_at == at(15)
     made.run_until(at(70))
     assert not made.problems
 
 
 def test_who_waits_for_one_partition_is_offered_several_and_can_have_them() -> None:
-    made = half_a_course_tomorrow()
-    reserve(made, "wai", 6, at_boundary=AtBoundary.FINISH)
+    made = one_waits_beside_a_free_half()
     told = quote(
         made.plan, made.facts, long_ask("stu", 10), made.now, made.settings, most_alternatives=alternatives.MOST
     )
