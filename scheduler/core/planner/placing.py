@@ -157,6 +157,8 @@ def _longest_now_s(draft: Draft, request: Request) -> int:
     FOREVER if it may be parked then; 0 if none lets it in.
     """
     assert draft.rules is not None
+    if opens_at(draft, request, draft.now) > draft.now:
+        return 0
     found = 0
     for host in draft.hosts_of_a_kind():
         of_host = draft.stretches_of(
