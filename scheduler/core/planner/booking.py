@@ -203,7 +203,8 @@ def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
 def follow_disk(draft: Draft, reservation_id: ReservationId, *, is_owed: bool = False) -> None:
     """Move the disk's booking after its reservation's spans.
 
-    `is_owed`: it was looked whether the pool has room for a longer retention, or will be.
+    `is_owed`: it is kept for its whole retention whatever else is in the pool; whoever says so looks for the room, or
+    makes good what a fault took.
     """
     assert draft.rules is not None
     reservation = draft.reservations[reservation_id]

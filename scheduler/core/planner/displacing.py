@@ -195,7 +195,7 @@ def _first_span(draft: Draft, want: Want, fit: Fit, host: HostId, partition: Par
         return None
     end_at = now + fit.whole_s
     if end_at > stretch.end_at:
-        if not may_park_at(want, stretch) or now + fit.shortest_s > stretch.end_at:
+        if not may_park_at(want.at_boundary, stretch) or now + fit.shortest_s > stretch.end_at:
             return None
         end_at = stretch.end_at
     return BookedSpan(start_at=now, end_at=end_at, host=host, partition=partition)

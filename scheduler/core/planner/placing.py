@@ -169,7 +169,7 @@ def _longest_now_s(draft: Draft, request: Request) -> int:
             continue
         run_s = stretch.end_at - draft.now - shortest_lead_s(draft, request.gpus)
         if run_s >= draft.rules.min_useful_s:
-            may_be_parked = _may_be_parked(request.at_boundary, stretch)
+            may_be_parked = may_park_at(request.at_boundary, stretch)
             found = max(found, FOREVER if may_be_parked else run_s)
     return found
 
@@ -329,7 +329,9 @@ def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
 def times_of(draft: Draft, want: Want) -> RunTimes:
     """Return when a request may run."""
     shape = want.gpus, want.queue, want.at_boundary, want.with_gifts
-    return RunTimes(shape, partial(stretches_for, draft, want), partial(may_park_at, want), draft.horizon_at)
+    return RunTimes(
+        shape, partial(stretches_for, draft, want), partial(may_park_at, want.at_boundary), draft.horizon_at
+    )
 
 
 def stretches_for(draft: Draft, want: Want, host: HostId) -> Stretches:
@@ -361,12 +363,8 @@ def opens_at(draft: Draft, request: Request, from_at: Instant, storage: str | No
     return max(first.start_at, from_at)
 
 
-def may_park_at(want: Want, stretch: Stretch) -> bool:
+def may_park_at(at_boundary: AtBoundary, stretch: Stretch) -> bool:
     """Whether a request may be parked at the end of a stretch."""
-    return _may_be_parked(want.at_boundary, stretch)
-
-
-def _may_be_parked(at_boundary: AtBoundary, stretch: Stretch) -> bool:
     return (
         at_boundary is AtBoundary.PARK
         and stretch.closed_by is not None
@@ -426,7 +424,7 @@ def _piece_at(
             continue
         end_at = start_at + fit.whole_s
         if end_at > stretch.end_at:
-            if not may_park_at(want, stretch) or start_at + fit.shortest_s > stretch.end_at:
+            if not may_park_at(want.at_boundary, stretch) or start_at + fit.shortest_s > stretch.end_at:
                 return None
             end_at = stretch.end_at
         if not draft.board.is_free(host, partition, start_at, end_at):
