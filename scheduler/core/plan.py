@@ -299,7 +299,10 @@ class PlanChange:
 
     @property
     def is_empty(self) -> bool:
-        return self == PlanChange()
+        return self == _NO_CHANGE
+
+
+_NO_CHANGE = PlanChange()
 
 
 def apply(plan: Plan, change: PlanChange) -> Plan:

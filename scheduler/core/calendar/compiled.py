@@ -5,7 +5,7 @@
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint64, c_void_p
 from functools import cache
 from importlib.resources import files
@@ -152,12 +152,15 @@ class CompiledCalendar:
     def add_shape(self) -> int:
         return _checked(self._c.calendar_add_shape(self._handle))
 
-    def set_stretches(self, shape: int, host: int, stretches: Sequence[tuple[Instant, Instant, bool]]) -> None:
+    def set_stretches(
+        self, shape: int, hosts: Iterable[int], stretches: Sequence[tuple[Instant, Instant, bool]]
+    ) -> None:
         n = len(stretches)
         starts, ends, parks = (c_int64 * n)(), (c_int64 * n)(), (c_int32 * n)()
         for number, (start, end, may_park) in enumerate(stretches):
             starts[number], ends[number], parks[number] = start, end, may_park
-        _checked(self._c.calendar_set_stretches(self._handle, shape, host, starts, ends, parks, n))
+        for host in hosts:
+            _checked(self._c.calendar_set_stretches(self._handle, shape, host, starts, ends, parks, n))
 
     # ---- time
 
@@ -235,8 +238,11 @@ class CompiledCalendar:
 
     def free(self, key: int) -> Booking:
         booking = self.booking(key)
-        _checked(self._c.calendar_free_key(self._handle, key))
+        self.drop(key)
         return booking
+
+    def drop(self, key: int) -> None:
+        _checked(self._c.calendar_free_key(self._handle, key))
 
     def set_due(self, key: int, due_at: Instant) -> None:
         if self._c.calendar_set_due(self._handle, key, due_at):

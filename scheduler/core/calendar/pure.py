@@ -12,7 +12,7 @@ tests hold them to. Instants are whole seconds.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scheduler.core.calendar.bookings import (
     FIXED,
@@ -109,8 +109,10 @@ class PureCalendar:
         self._shapes.append({})
         return len(self._shapes) - 1
 
-    def set_stretches(self, shape: int, host: int, stretches: Sequence[tuple[Instant, Instant, bool]]) -> None:
-        """Give a shape its stretches on a host, in order: start, end, and whether it may be parked at the end."""
+    def set_stretches(
+        self, shape: int, hosts: Iterable[int], stretches: Sequence[tuple[Instant, Instant, bool]]
+    ) -> None:
+        """Give a shape its stretches on hosts, in order: start, end, and whether it may be parked at the end."""
         mine = (
             [start for start, _, _ in stretches],
             [end for _, end, _ in stretches],
@@ -118,7 +120,9 @@ class PureCalendar:
         )
         # Most hosts have those of the first: what is worked out for one holds for all that share them.
         first = next(iter(self._shapes[shape].values()), None)
-        self._shapes[shape][host] = first if first == mine else mine
+        mine = first if first == mine else mine
+        for host in hosts:
+            self._shapes[shape][host] = mine
 
     # ---- time
 
@@ -211,6 +215,10 @@ class PureCalendar:
         for piece in self._pieces(booking):
             self._give(key, piece, piece.start_at)
         return booking
+
+    def drop(self, key: int) -> None:
+        """Take a booking out."""
+        self.free(key)
 
     def set_due(self, key: int, due_at: Instant) -> None:
         self._bookings[key] = self._bookings[key]._replace(due_at=due_at)

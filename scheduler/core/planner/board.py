@@ -168,17 +168,19 @@ class Board:
         if span.end_at <= max(span.start_at, self.calendar.now):
             return
         place, profile = self._place(span)
-        if not self.calendar.is_free(place.host, place.set, place.start_at, place.end_at):
+        key = self._unused.pop() if self._unused else self._new_key()
+        size = self._kinds[profile][1].sizes[place.set]
+        length_s = span.end_at - span.start_at
+        try:
+            self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
+        except BrokenInvariant as error:
+            self._unused.append(key)
             raise BrokenInvariant(
                 f"{span.partition} of {span.host} is already booked in [{span.start_at}, {span.end_at})",
                 host=span.host,
                 partition=span.partition,
-            )
-        key = self._unused.pop() if self._unused else self._new_key()
+            ) from error
         self._last_number = max(self._last_number, by_number(reservation)[0])
-        size = self._kinds[profile][1].sizes[place.set]
-        length_s = span.end_at - span.start_at
-        self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
         name = (span.host, span.partition, span.start_at)
         self._keys[name] = key
         self._owners[key] = reservation, (name,)
@@ -237,9 +239,9 @@ class Board:
         self._keys_given += 1
         return 2 * (self._keys_given - 1)
 
-    def _drop(self, key: int) -> Booking:
+    def _drop(self, key: int) -> None:
         """Take a booking out."""
-        booking = self.calendar.free(key)
+        self.calendar.drop(key)
         reservation, names = self._owners.pop(key)
         for name in names:
             if self._keys.get(name) == key:
@@ -250,7 +252,6 @@ class Board:
             self.unsure.add(reservation)
         if key % 2 == 0:
             self._unused.append(key)
-        return booking
 
     @property
     def is_worn(self) -> bool:
@@ -328,10 +329,9 @@ class Board:
                     f"{span.partition} of {span.host} has no booking [{span.start_at}, {span.end_at})"
                 )
             reservation, names = self._owners[key]
-            booking = self._drop(key)
-            if len(names) == 1:
-                continue
-            for kept in self._spans_of(booking):
+            was = self._spans_of(self.calendar.booking(key)) if len(names) > 1 else ()
+            self._drop(key)
+            for kept in was:
                 known = kept.host, kept.partition, kept.start_at
                 if known != name and left.pop(known, None) is None:
                     self.book(reservation, kept)
@@ -417,13 +417,15 @@ class Board:
         until_at += DAY_S
         known.known_until_at = until_at
         # Many hosts have the very same ones.
-        worked_out: dict[int, tuple[Iterable[Stretch], list[tuple[Instant, Instant, bool]]]] = {}
+        alike: dict[int, tuple[Iterable[Stretch], list[int]]] = {}
         for host, number in self._numbers.items():
             stretches = times.stretches(host)
-            if id(stretches) not in worked_out:
-                ahead = takewhile(lambda stretch: stretch.start_at <= until_at, stretches)
-                worked_out[id(stretches)] = stretches, [(s.start_at, s.end_at, times.may_park(s)) for s in ahead]
-            self.calendar.set_stretches(known.number, number, worked_out[id(stretches)][1])
+            alike.setdefault(id(stretches), (stretches, []))[1].append(number)
+        for stretches, numbers in alike.values():
+            ahead = takewhile(lambda stretch: stretch.start_at <= until_at, stretches)
+            self.calendar.set_stretches(
+                known.number, numbers, [(s.start_at, s.end_at, times.may_park(s)) for s in ahead]
+            )
         return known.number
 
     def span_of(self, place: Place) -> BookedSpan:

@@ -533,6 +533,13 @@ class Draft:
             events=tuple(self.events),
         )
 
+    def hand_over(self, change: PlanChange) -> None:
+        """Leave what is known of the plan as it will be after a change to the step that follows."""
+        self.note_freed()
+        self.memory.end(self.plan, change, self.board, self.reservations, self.disks)
+        if self._window_book is not None:
+            self.memory.keep_windows(self._window_book, self.rules, self.horizon_at, self._stretches, self.openings)
+
     def to_close(self) -> list[Reservation]:
         """Return the ended reservations of which nothing may be left any more, in the order in which they came."""
         ended = self.memory.ended

@@ -23,7 +23,7 @@ from scheduler.core.planner.tried import Tried
 from scheduler.core.planner.window_book import WindowBook
 from scheduler.core.requests import AtBoundary, DiskId, HostId, ReservationId, by_number
 from scheduler.core.spans import Instant
-from scheduler.core.windows import Stretches
+from scheduler.core.windows import Stretches, Window, WindowId
 
 
 @dataclass(slots=True)
@@ -58,6 +58,8 @@ class Memory:
         """Of the plan at hand; None: it has to be made."""
         self.may_be_compiled = may_be_compiled
         self._window_book = WindowBook({})
+        self._windows: Mapping[WindowId, Window] = {}
+        """The windows of which the book is."""
         self.news: set[ReservationId] = set()
         """Reservations that were changed by others, or of whose starts hosts remember anything different."""
         self.is_new = True
@@ -197,6 +199,19 @@ class Memory:
         self.board, self._plan, self._is_open = board, after, False
         self._rows, self._disks = reservations, (after.disks, disks)
 
+    def keep_windows(
+        self,
+        book: WindowBook,
+        rules: Rules | None,
+        horizon_at: Instant,
+        stretches: dict[StretchesKey, Stretches],
+        openings: Openings,
+    ) -> None:
+        """Keep what was worked out from the windows, which are now those of the plan at hand."""
+        self._window_book, self._windows = book, self.plan_after.windows
+        self._stretches_by = book, rules, horizon_at, self.host_book(self.plan_after).ids
+        self._stretches, self._openings = stretches, openings
+
     @property
     def plan_after(self) -> Plan:
         """The plan as it is after the change of the last step: the same as `apply` gives, made already."""
@@ -209,8 +224,8 @@ class Memory:
         return self._host_book
 
     def window_book(self, plan: Plan) -> WindowBook:
-        if self._window_book.windows is not plan.windows:
-            self._window_book = WindowBook(plan.windows)
+        if self._windows is not plan.windows:
+            self._window_book, self._windows = WindowBook(plan.windows), plan.windows
         return self._window_book
 
     def stretches(

@@ -89,6 +89,8 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         """Return the disks that are booked for no longer, in the order of their ids."""
         while self._ends and self._ends[0][0] <= now:
             self._over.add(heappop(self._ends)[1])
+        if not self._over:
+            return []
         for key in [key for key in self._over if key not in self or self[key].until_at > now]:
             self._over.discard(key)
         return sorted(self._over)

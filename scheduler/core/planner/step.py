@@ -100,9 +100,8 @@ def step(
     close_ended(draft)
     change = draft.change()
     if kept is not None:
-        draft.note_freed()
         # What is decided is nearly always committed; if not, the board is brought back to the plan that was.
-        kept.end(plan, change, draft.board, draft.reservations, draft.disks)
+        draft.hand_over(change)
     return change
 
 

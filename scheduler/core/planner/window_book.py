@@ -20,7 +20,6 @@ class WindowBook:
 
     def __init__(self, windows: Mapping[WindowId, Window]) -> None:
         self.windows = windows
-        """The very mapping that this is of."""
 
     @cached_property
     def by_id(self) -> dict[WindowId, Window]:

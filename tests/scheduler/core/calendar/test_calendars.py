@@ -46,7 +46,7 @@ class History:
             stretches = {host: list(self._stretches()) for host in range(len(self.kinds)) if self.random.random() < 0.8}
             self.slow.shapes.append(stretches)
             for host, mine in stretches.items():
-                self.fast.set_stretches(shape, host, mine)
+                self.fast.set_stretches(shape, [host], mine)
         self.next_key = 0
 
     def _stretches(self) -> Iterator[tuple[Instant, Instant, bool]]:
@@ -327,6 +327,7 @@ def test_what_is_not_booked_cannot_be_moved(make: Make) -> None:
         lambda: calendar.compact([7]),
         lambda: calendar.relax([77_777]),
         lambda: calendar.free(7),
+        lambda: calendar.drop(7),
     ):
         with pytest.raises(KeyError):
             move()
