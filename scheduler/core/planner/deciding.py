@@ -204,7 +204,9 @@ def _delivers(draft: Draft, reservation_id: ReservationId, left_s: int) -> bool:
 
 def add_windows(draft: Draft, windows: tuple[Window, ...]) -> None:
     """Add windows that clash with none that is there; what is there stays."""
-    there = {host: list(mine) for host, mine in draft.window_book.by_host.items()}
+    first_at = min((window.start_at for window in windows), default=0)
+    book = draft.window_book.by_host
+    there = {host: [window for window in book.get(host, ()) if window.end_at > first_at] for host in draft.hosts}
     for window in windows_for_each_host(windows):
         near = chain.from_iterable(there.get(host, ()) for host in window.hosts)
         start_at, end_at = window.start_at, window.end_at

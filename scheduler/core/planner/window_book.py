@@ -6,6 +6,7 @@ Made once for a set of windows, and used until that changes: a plan has a window
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
+from operator import attrgetter
 
 from scheduler.core.requests import AtBoundary, HostId
 from scheduler.core.spans import Instant
@@ -13,6 +14,8 @@ from scheduler.core.windows import Layout, Window, WindowId, WindowState
 
 NO_WINDOWS = HostId("")
 """Stands for all hosts without windows."""
+
+_start_at = attrgetter("start_at")
 
 
 class WindowBook:
@@ -30,17 +33,23 @@ class WindowBook:
     def by_host(self) -> Mapping[HostId, tuple[Window, ...]]:
         """Sorted by start; those that are over are among them."""
         found: dict[HostId, list[Window]] = {}
-        for window in sorted(self.windows.values(), key=lambda w: (w.start_at, w.id)):
+        for window in self.by_id.values():
             for host in window.hosts:
                 found.setdefault(host, []).append(window)
-        return {host: tuple(mine) for host, mine in found.items()}
+        return {host: tuple(sorted(mine, key=_start_at)) for host, mine in found.items()}
 
     @cached_property
     def _alike(self) -> Mapping[HostId, HostId]:
         known: dict[tuple[object, ...], HostId] = {}
+        gift = WindowState.RELEASED
 
         def pattern(windows: tuple[Window, ...]) -> tuple[object, ...]:
-            return tuple((w.start_at, w.end_at, w.gift_from_at, id(w.layout), w.at_boundary) for w in windows)
+            return tuple(
+                [
+                    (w.start_at, w.end_at, w.gift_from_at if w.state is gift else None, id(w.layout), w.at_boundary)
+                    for w in windows
+                ]
+            )
 
         return {host: known.setdefault(pattern(mine), host) for host, mine in self.by_host.items()}
 
@@ -69,12 +78,12 @@ class WindowBook:
 
     @cached_property
     def _planned(self) -> tuple[list[Instant], list[WindowId]]:
-        planned = sorted((w.decide_at, w.id) for w in self.windows.values() if w.state is WindowState.PLANNED)
+        planned = sorted([(w.decide_at, w.id) for w in self.by_id.values() if w.state is WindowState.PLANNED])
         return [at for at, _ in planned], [key for _, key in planned]
 
     @cached_property
     def _may_be_released(self) -> tuple[WindowId, ...]:
-        return tuple(w.id for w in self.windows.values() if w.state is WindowState.OPEN and w.only_if_queued)
+        return tuple([w.id for w in self.by_id.values() if w.state is WindowState.OPEN and w.only_if_queued])
 
     def to_decide(self, now: Instant) -> list[WindowId]:
         """Return the windows that are to be decided, or may be released, by their ids."""
@@ -83,9 +92,10 @@ class WindowBook:
 
     @cached_property
     def _edges(self) -> list[Instant]:
-        edges = {edge for window in self.windows.values() for edge in (window.start_at, window.end_at)}
-        edges |= {window.gift_from_at for window in self.windows.values() if window.gift_from_at is not None}
-        return sorted(edges)
+        # Of hosts that are alike those of one are those of all.
+        windows = [window for host in set(self._alike.values()) for window in self.by_host[host]]
+        gifts = {gift_at for window in windows if (gift_at := window.gift_from_at) is not None}
+        return sorted({window.start_at for window in windows} | {window.end_at for window in windows} | gifts)
 
     def last_edge_at(self, now: Instant) -> Instant:
         """Return when a window last began, ended or was given away; 0 when none has."""
