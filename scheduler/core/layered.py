@@ -8,7 +8,7 @@ rows nor the layer are ever changed.
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from enum import Enum, auto
 from math import isqrt
-from typing import TypeVar, cast, overload
+from typing import Final, TypeVar, cast, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -24,7 +24,7 @@ class _Mark(Enum):
     GONE = auto()
 
 
-_GONE = _Mark.GONE
+_GONE: Final = _Mark.GONE
 
 
 class Layered(Mapping[K, V]):
@@ -35,7 +35,7 @@ class Layered(Mapping[K, V]):
 
     __slots__ = ("_base", "_layer", "_length")
 
-    def __init__(self, base: dict[K, V], layer: dict[K, object], length: int) -> None:
+    def __init__(self, base: dict[K, V], layer: dict[K, V | _Mark], length: int) -> None:
         self._base = base
         self._layer = layer
         self._length = length
@@ -46,7 +46,7 @@ class Layered(Mapping[K, V]):
             return self._base[key]
         if value is _GONE:
             raise KeyError(key)
-        return cast(V, value)
+        return value
 
     @overload
     def get(self, key: K, /) -> V | None: ...
@@ -78,7 +78,7 @@ class Layered(Mapping[K, V]):
             if value is _GONE:
                 rows.pop(key, None)
             else:
-                rows[key] = cast(V, value)
+                rows[key] = value
         return rows
 
     def __len__(self) -> int:
@@ -118,14 +118,16 @@ def different(before: Mapping[K, V], after: Mapping[K, V]) -> list[K]:
     other_base, other_layer = _parts(after)
     if base is other_base:
         keys: Iterable[K] = layer.keys() | other_layer.keys()
-        return [key for key in keys if before.get(key) is not after.get(key)]
+        # Most of what is in both layers is the very same.
+        changed = [key for key in keys if layer.get(key) is not other_layer.get(key)]
+        return [key for key in changed if before.get(key) is not after.get(key)]
     found = [key for key, row in after.items() if before.get(key) is not row]
     if len(before) + sum(key not in before for key in found) > len(after):
         found += [key for key in before if key not in after]
     return found
 
 
-def _parts(rows: Mapping[K, V]) -> tuple[dict[K, V], dict[K, object]]:
+def _parts(rows: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V | _Mark]]:
     if isinstance(rows, Layered):
         return rows._base, rows._layer
     return cast(dict[K, V], rows) if isinstance(rows, dict) else dict(rows), {}

@@ -93,7 +93,24 @@ class Reservation:
 
     def span_at(self, now: Instant) -> BookedSpan | None:
         """Return the span that covers an instant, if any."""
-        return next((span for span in self.spans if span.start_at <= now < span.end_at), None)
+        for span in self.spans:
+            if span.start_at <= now < span.end_at:
+                return span
+        return None
+
+    def goes_on_after(self, now: Instant) -> bool:
+        """Whether any of its booked time is still to come."""
+        for span in self.spans:  # noqa: SIM110 -- asked at every step, and half the time of a generator
+            if span.end_at > now:
+                return True
+        return False
+
+    def span_of(self, generation: int) -> BookedSpan | None:
+        """Return the span that is pinned to a generation, if any."""
+        for span in self.spans:
+            if span.generation == generation:
+                return span
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +210,10 @@ class Rules:
     source: str = ""
 
     def queue(self, name: str) -> Queue | None:
-        return next((queue for queue in self.queues if queue.name == name), None)
+        for queue in self.queues:
+            if queue.name == name:
+                return queue
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -388,7 +388,8 @@ class Rehearsal:
                 self._off(guest, at, VmEnd.SELF_SHUTDOWN)
             elif what is _What.EDGE and guest.off_at is None:
                 reservation = self._plan.reservations[key]
-                span = next(s for s in reservation.spans if s.generation == generation)
+                span = reservation.span_of(generation)
+                assert span is not None
                 is_due = True
                 if run_end_at(reservation, span) <= self.now:
                     self._stop(guest)
@@ -497,10 +498,10 @@ class Rehearsal:
         """Set the fact of a guest; what is gone, and of which the plan knows nothing any more, is forgotten."""
         facts, old = self._facts[guest.host], guest.vm
         known = self._plan.reservations
-        vms = tuple(
+        vms = [
             vm if one is old else one
             for one in facts.vms
             if not one.is_gone or (one.reservation in known and known[one.reservation].outcome is None)
-        )
+        ]
         guest.vm = vm
-        self._facts[guest.host] = replace(facts, vms=vms)
+        self._facts[guest.host] = replace(facts, vms=tuple(vms))

@@ -181,6 +181,8 @@ def _bad_disk(ask: Ask, *, least_gib: int, most_gib: int) -> Reason:
 
 def _check_share(draft: Draft, ask: Ask) -> list[Reason]:
     """Less than a partition's share may be asked for; at most what every partition of the size has, to fit on each."""
+    if ask.memory_gib is None and ask.vcpus is None:
+        return []
     shares = [
         partition.share for profile in draft.host_book.profiles for partition in profile.partitions_of_size(ask.gpus)
     ]

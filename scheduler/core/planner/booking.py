@@ -192,11 +192,12 @@ def is_disk_bound(draft: Draft, reservation: Reservation) -> bool:
     if reservation.request.continues is not None:
         return True
     vms = draft.vms_of(reservation.id)
-    have_all_failed = all(vm.end is VmEnd.START_FAILED and vm.up_at is None for _, vm in vms)
-    # What did not end in its time goes on, and may leave a disk there yet.
-    may_go_on = any(vm.problem.startswith(TIMED_OUT) for _, vm in vms)
-    if len(vms) < reservation.generation or not have_all_failed or may_go_on:
+    if len(vms) < reservation.generation:
         return True
+    for _, vm in vms:
+        # What did not end in its time goes on, and may leave a disk there yet.
+        if vm.end is not VmEnd.START_FAILED or vm.up_at is not None or vm.problem.startswith(TIMED_OUT):
+            return True
     return any(f.disk == reservation.disk and f.deleted_at is None for h in draft.facts.values() for f in h.disks)
 
 

@@ -27,7 +27,6 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.late_stops import late_stops
-from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.memory import Memory, Openings
 from scheduler.core.planner.rows import DiskRows
 from scheduler.core.planner.window_book import WindowBook
@@ -76,8 +75,7 @@ class Draft:
         self.likely_wait_s = likely_wait_s
         self.used_gpu_s = used_gpu_s
         self.ended_uses = ended_uses
-        self.limit_book: LimitBook | None = None
-        """The limits of `rules`, once somebody has asked for them."""
+        self._planned_by_owner: dict[str, list[ReservationId]] | None = None
         self.plan = plan
         self.facts = facts
         self.now = now
@@ -114,7 +112,7 @@ class Draft:
         """Whoever waits may start now."""
         self.put_late = self.tried_late = 0
         """How many that wait were put late in this step, and how many were looked at for it."""
-        self.silent_hosts = frozenset(host for host in self.memory.facts.silent_hosts if host in plan.hosts)
+        self.silent_hosts = frozenset([host for host in self.memory.facts.silent_hosts if host in plan.hosts])
         """Hosts that do not answer now."""
         self._are_begins_stale = True
         self.begins: tuple[tuple[HostId, Hashable], ...] = ()
@@ -132,6 +130,7 @@ class Draft:
         self._windows_of: dict[HostId, tuple[Window, ...]] = {}
         self._of_a_kind: dict[str | None, tuple[HostId, ...]] = {}
         self._window_writes = 0
+        self._windows_written: set[WindowId] = set()
         self.settled = self.memory.settled
         self._freed_mark = 0
         self.board = self._make_board() if self.memory.board is None else self.memory.board
@@ -303,6 +302,14 @@ class Draft:
         self.openings.earliest[reservation.id] = reservation
         self._live.rest(reservation.id)
 
+    def planned_of(self, owner: str) -> Iterable[ReservationId]:
+        """Return the reservations of an owner that the step began with."""
+        if self._planned_by_owner is None:
+            self._planned_by_owner = {}
+            for key, reservation in self.plan.reservations.items():
+                self._planned_by_owner.setdefault(reservation.request.owner, []).append(key)
+        return self._planned_by_owner.get(owner, ())
+
     def partition_of(self, span: BookedSpan) -> Partition:
         return self.hosts[span.host].profile.partition(span.partition)
 
@@ -384,11 +391,13 @@ class Draft:
     def put_window(self, window: Window) -> None:
         self._copy_windows()
         self.windows[window.id] = window
+        self._windows_written.add(window.id)
         self.forget_windows()
 
     def drop_window(self, window: WindowId) -> None:
         self._copy_windows()
         del self.windows[window]
+        self._windows_written.add(window)
         self.forget_windows()
 
     def _copy_windows(self) -> None:
@@ -522,13 +531,14 @@ class Draft:
     def change(self) -> PlanChange:
         """Return everything that differs from the plan."""
         plan, written = self.plan, sorted(self.disks.before())
+        windows_written = sorted(self._windows_written)
         return PlanChange(
             reservations=_changed(plan.reservations, self._written()),
-            windows=_changed(plan.windows, self.windows) if self._window_writes else (),
-            dropped_windows=self._dropped_windows(),
+            windows=_changed(plan.windows, {key: self.windows[key] for key in windows_written if key in self.windows}),
+            dropped_windows=tuple([key for key in windows_written if key in plan.windows and key not in self.windows]),
             hosts=() if self.hosts is self.memory.host_book(plan).by_id else _changed(plan.hosts, self.hosts),
             disks=_changed(plan.disks, {key: self.disks[key] for key in written if key in self.disks}),
-            dropped_disks=tuple(key for key in written if key in plan.disks and key not in self.disks),
+            dropped_disks=tuple([key for key in written if key in plan.disks and key not in self.disks]),
             rules=self.new_rules,
             policy_text=self.policy_text,
             policy_note=self.policy_note,
@@ -556,11 +566,6 @@ class Draft:
     def _written(self) -> dict[ReservationId, Reservation]:
         written = sorted(self.reservations.before(), key=by_number)
         return {key: self.reservations[key] for key in written if key in self.reservations}
-
-    def _dropped_windows(self) -> tuple[WindowId, ...]:
-        if not self._window_writes:
-            return ()
-        return tuple(key for key in sorted(self.plan.windows) if key not in self.windows)
 
     # Disks.
 
@@ -605,8 +610,8 @@ class Draft:
 
 def _changed(before: Mapping[K, V], after: Mapping[K, V]) -> tuple[V, ...]:
     """Return the rows that are new or differ; most are the very same object, which need not be compared."""
-    new = [(before.get(key), row) for key, row in after.items() if before.get(key) is not row]
-    return tuple(row for old, row in new if old != row)
+    new = [(old, row) for key, row in after.items() if (old := before.get(key)) is not row]
+    return tuple([row for old, row in new if old != row])
 
 
 class Attempt:

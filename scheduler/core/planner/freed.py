@@ -5,6 +5,7 @@ limit that somebody has left room in.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
+from operator import attrgetter
 
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.spans import Instant
@@ -38,7 +39,7 @@ class Freed:
             return
         spans = () if after is None else after.spans
         if before.spans != spans:
-            self._left += ((before.request.owner, part) for part in parts_freed(before.spans, spans))
+            self._left += [(before.request.owner, part) for part in parts_freed(before.spans, spans)]
             if len(self._left) > MOST_REMEMBERED:
                 self._left = None
 
@@ -54,14 +55,17 @@ class Freed:
         return left
 
 
+_start_at = attrgetter("start_at")
+
+
 def parts_freed(before: Iterable[BookedSpan], after: Iterable[BookedSpan]) -> Iterator[BookedSpan]:
     """Yield the parts of spans that no span after lies on."""
+    in_order = sorted(after, key=_start_at)
     for span in before:
         start_at = span.start_at
-        for kept in sorted(
-            (one for one in after if (one.host, one.partition) == (span.host, span.partition)),
-            key=lambda one: one.start_at,
-        ):
+        for kept in in_order:
+            if kept.host != span.host or kept.partition != span.partition:
+                continue
             if kept.end_at <= start_at or kept.start_at >= span.end_at:
                 continue
             if kept.start_at > start_at:

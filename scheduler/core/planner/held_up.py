@@ -213,7 +213,7 @@ def _check_overdue(draft: Draft, reservation: Reservation, vms: Vms) -> None:
         return
     if is_boot_unseen(draft, reservation, vms, reservation.promise.start_by_at):
         return
-    has_more = any(span.end_at > draft.now for span in reservation.spans)
+    has_more = reservation.goes_on_after(draft.now)
     if not has_more and owed_s(draft, reservation, vms) >= LEAST_OWED_S:
         # What it is owed is booked next, and told with its new time; or that there is none.
         return
@@ -227,12 +227,17 @@ def _check_overdue(draft: Draft, reservation: Reservation, vms: Vms) -> None:
 def tell_if_broken(draft: Draft, before: Reservation, cause: Cause) -> None:
     """Raise the promise, with its notice, if the booking cannot keep it any more."""
     current = draft.reservations[before.id]
-    ahead = tuple(span for span in current.spans if span.end_at > draft.now)
+    if cannot_keep(draft, current):
+        break_promise(draft, current, cause)
+
+
+def cannot_keep(draft: Draft, reservation: Reservation) -> bool:
+    """Whether a booking cannot keep the promise any more."""
+    ahead = tuple([span for span in reservation.spans if span.end_at > draft.now])
     if not ahead:
-        return
-    kept_by = current
+        return False
+    kept_by = reservation
     if ahead[0].start_at >= draft.now:
         # Of a span that begins just now, nothing was handed over yet: it may still be too late.
-        kept_by = replace(current, spans=tuple(span for span in current.spans if span not in ahead))
-    if not keeps_promise(draft, kept_by)(ahead):
-        break_promise(draft, current, cause)
+        kept_by = replace(reservation, spans=tuple(span for span in reservation.spans if span not in ahead))
+    return not keeps_promise(draft, kept_by)(ahead)

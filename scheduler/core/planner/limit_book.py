@@ -7,13 +7,12 @@ a group together holds besides. Knows nothing of bookings.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from functools import lru_cache
 from typing import Literal, TypeAlias, cast
 
-from scheduler.core.plan import LimitRule, Limits, Reservation, Rules
-from scheduler.core.requests import ReservationId
+from scheduler.core.plan import LimitRule, Limits, Rules
 from scheduler.core.rules import LimitScope
 from scheduler.core.spans import DAY_S, Instant
 from scheduler.core.wall_clock import WEEK_DAYS, Shifts, day_at, day_of, stretches_of, week_of
@@ -131,18 +130,15 @@ def _edges(shifts: Shifts, rule: LimitRule, first_day: int, last_day: int) -> It
 
 
 class LimitBook:
-    """The limits of one policy for one planning step, and whose reservations count together."""
+    """The limits of one policy, and whose reservations count together; worked out for those that anybody asks for."""
 
-    def __init__(self, rules: Rules, planned: Mapping[ReservationId, Reservation]) -> None:
-        """`planned`: the reservations that the step began with."""
+    def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.shifts = rules.zone_shifts
         always = any(getattr(rules.limits, key) is not None for key in OF_BOOKINGS)
         self.may_bind_bookings = always or bool(rules.limit_rules)
         """Whether anybody may have a limit that depends on where requests are booked."""
         self._limited: dict[str, tuple[Limited, ...]] = {}
-        self._planned = planned
-        self._ids_by_owner: dict[str, list[ReservationId]] | None = None
 
     def limited(self, owner: str) -> tuple[Limited, ...]:
         """Return an owner and his groups, as far as anything limits them."""
@@ -172,14 +168,6 @@ class LimitBook:
             if ranked:
                 mine = tuple(rule for _, rule in ranked)
                 yield Limited(f"group {group.name}", group.members, mine, Limits(), self.shifts)
-
-    def ids_of(self, owner: str) -> list[ReservationId]:
-        """Return the reservations of an owner that the step began with."""
-        if self._ids_by_owner is None:
-            self._ids_by_owner = {}
-            for key, reservation in self._planned.items():
-                self._ids_by_owner.setdefault(reservation.request.owner, []).append(key)
-        return self._ids_by_owner.get(owner, [])
 
 
 def _rank(rule: LimitRule, owner: str, groups: set[str]) -> int | None:

@@ -37,17 +37,15 @@ class LimitName(StrEnum):
 def book_of(draft: Draft) -> LimitBook:
     """Return the limits of the policy that a draft has now."""
     assert draft.rules is not None
-    if draft.limit_book is None or draft.limit_book.rules is not draft.rules:
-        draft.limit_book = LimitBook(draft.rules, draft.plan.reservations)
-    return draft.limit_book
+    return draft.memory.limit_book(draft.rules)
 
 
 def reservations_of(draft: Draft, members: Iterable[str]) -> Iterator[Reservation]:
     """Yield the reservations of some owners, ended ones too as long as the plan has them."""
-    book, planned = book_of(draft), draft.plan.reservations
+    planned = draft.plan.reservations
     wanted = frozenset(members)
     for owner in sorted(wanted):
-        for key in book.ids_of(owner):
+        for key in draft.planned_of(owner):
             yield draft.reservations[key]
     if len(draft.reservations) == len(planned):
         return

@@ -16,6 +16,7 @@ from scheduler.core.planner.board import Board
 from scheduler.core.planner.followed_facts import FollowedFacts
 from scheduler.core.planner.freed import Freed
 from scheduler.core.planner.host_book import HostBook
+from scheduler.core.planner.limit_book import LimitBook
 from scheduler.core.planner.live import Live
 from scheduler.core.planner.rows import DiskRows, Rows
 from scheduler.core.planner.settled import Settled
@@ -58,6 +59,7 @@ class Memory:
         """Of the plan at hand; None: it has to be made."""
         self.may_be_compiled = may_be_compiled
         self._window_book = WindowBook({})
+        self._limit_book: LimitBook | None = None
         self._windows: Mapping[WindowId, Window] = {}
         """The windows of which the book is."""
         self.news: set[ReservationId] = set()
@@ -193,8 +195,9 @@ class Memory:
         """Keep what is as the plan will be after a change; if that is not committed after all, it is followed back."""
         after = plan if change.is_empty else apply(plan, change)
         for reservation in change.reservations:
-            self._sort_in(reservation.id, after.reservations.get(reservation.id))
-            reservations.follow(reservation.id, after.reservations.get(reservation.id))
+            row = None if reservation.is_closed else reservation
+            self._sort_in(reservation.id, row)
+            reservations.follow(reservation.id, row)
         reservations.forget()
         self.board, self._plan, self._is_open = board, after, False
         self._rows, self._disks = reservations, (after.disks, disks)
@@ -222,6 +225,12 @@ class Memory:
         if self._host_book.hosts is not plan.hosts:
             self._host_book = HostBook(plan.hosts)
         return self._host_book
+
+    def limit_book(self, rules: Rules) -> LimitBook:
+        """Return the limits of a policy."""
+        if self._limit_book is None or self._limit_book.rules is not rules:
+            self._limit_book = LimitBook(rules)
+        return self._limit_book
 
     def window_book(self, plan: Plan) -> WindowBook:
         if self._windows is not plan.windows:

@@ -68,7 +68,10 @@ def own_loss_s(draft: Draft, reservation: Reservation, vms: Vms) -> int:
 
 def latest_start(reservation: Reservation, vms: Vms) -> VmFact | None:
     """Return the latest start of a reservation, if its host remembers it yet."""
-    return next((vm for _, vm in vms if vm.generation == reservation.generation), None)
+    for _, vm in vms:
+        if vm.generation == reservation.generation:
+            return vm
+    return None
 
 
 def is_end_unseen(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
@@ -76,7 +79,7 @@ def is_end_unseen(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
     current = latest_start(reservation, vms)
     if current is None or current.end is not None or current.stop_asked_at is not None:
         return False
-    span = next((span for span in reservation.spans if span.generation == current.generation), None)
+    span = reservation.span_of(current.generation)
     if span is None:
         return False
     over_at = run_end_at(reservation, span)
@@ -93,5 +96,5 @@ def is_boot_unseen(draft: Draft, reservation: Reservation, vms: Vms, by_at: Inst
 
 def is_start_of_now(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
     """Whether a start belongs to the span that covers now, or to one that it goes on from without a stop."""
-    span = next((span for span in reservation.spans if span.generation == vm.generation), None)
+    span = reservation.span_of(vm.generation)
     return span is not None and span.start_at <= draft.now < run_end_at(reservation, span)

@@ -40,6 +40,8 @@ class Rows(dict[K, V], Generic[K, V]):
     def before(self, mark: int = 0) -> dict[K, V | None]:
         """Return what was written since a mark as it was then; None: it was not there. Some may be there again."""
         found: dict[K, V | None] = {}
+        if mark == len(self._journal):
+            return found
         for key, value in self._journal[mark:]:
             found.setdefault(key, value)
         return found
@@ -70,6 +72,7 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         super().__init__(rows)
         self._pools: dict[tuple[str, bool], dict[DiskId, BookedDisk]] = {}
         self._booked_gib: dict[tuple[str, bool], int] = {}
+        self._count_by_gib: dict[int, int] = {}
         self._ends: list[tuple[Instant, DiskId]] = []
         """A heap of until when each is booked, with some that are gone or kept longer, without those that are over."""
         self._over: set[DiskId] = set()
@@ -84,6 +87,10 @@ class DiskRows(Rows[DiskId, BookedDisk]):
     def booked_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of all of them together, whenever each is booked."""
         return self._booked_gib.get((storage, is_scratch), 0)
+
+    def largest_gib(self) -> int:
+        """Return the size of the largest disk; 0 when there is none."""
+        return max(self._count_by_gib, default=0)
 
     def over(self, now: Instant) -> list[DiskId]:
         """Return the disks that are booked for no longer, in the order of their ids."""
@@ -101,6 +108,9 @@ class DiskRows(Rows[DiskId, BookedDisk]):
             pool = old.storage, old.is_scratch
             del self._pools[pool][key]
             self._booked_gib[pool] -= old.size_gib
+            self._count_by_gib[old.size_gib] -= 1
+            if not self._count_by_gib[old.size_gib]:
+                del self._count_by_gib[old.size_gib]
         super()._set(key, value)
         if value is not None:
             self._add(value)
@@ -113,3 +123,4 @@ class DiskRows(Rows[DiskId, BookedDisk]):
             heapify(self._ends)
         self._pools.setdefault(pool, {})[disk.id] = disk
         self._booked_gib[pool] = self._booked_gib.get(pool, 0) + disk.size_gib
+        self._count_by_gib[disk.size_gib] = self._count_by_gib.get(disk.size_gib, 0) + 1

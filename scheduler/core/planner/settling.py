@@ -5,7 +5,6 @@ promise, `break_promise` says so. Settling twice changes nothing the second time
 """
 
 from dataclasses import replace
-from itertools import chain
 
 from scheduler.core.converging.desired import run_end_at
 from scheduler.core.facts import VmEnd, VmFact
@@ -15,7 +14,7 @@ from scheduler.core.planner.booking import Reach, end, movable, rebook
 from scheduler.core.planner.causes import HOURS_LOST, NO_PLACE, Cause, cause_of_delay, host_is_silent, override_told
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.extending import lengthen, room_until_at, trim
-from scheduler.core.planner.held_up import places_tried, settle_held_up, tell_if_broken
+from scheduler.core.planner.held_up import cannot_keep, places_tried, settle_held_up, tell_if_broken
 from scheduler.core.planner.owed import (
     LEAST_OWED_S,
     Vms,
@@ -59,13 +58,13 @@ def settle(draft: Draft) -> None:
 
 def _quiet_until_at(draft: Draft, reservation: Reservation, vms: Vms) -> Instant:
     """Return until when there is nothing to settle for one that is as it should be, if nothing happens to it."""
-    edges = [edge for span in reservation.spans for edge in (span.start_at, span.end_at)]
+    edges = [span.start_at for span in reservation.spans] + [span.end_at for span in reservation.spans]
     current = latest_start(reservation, vms)
     if current is not None and current.end is VmEnd.SELF_SHUTDOWN and current.off_at is not None:
         edges.append(current.off_at + draft.settings.self_shutdown_ends_after_s)
     if reservation.promise is not None:
         edges.append(reservation.promise.start_by_at + 1)
-    return min((edge for edge in edges if edge > draft.now), default=draft.now)
+    return min([edge for edge in edges if edge > draft.now], default=draft.now)
 
 
 def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
@@ -85,7 +84,7 @@ def _settle_one(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
         settle_held_up(draft, reservation, vms)
         is_well = _waits_well(draft, reservation, vms)
     reservation = draft.reservations[reservation.id]
-    if reservation.outcome is None and not any(span.end_at > draft.now for span in reservation.spans):
+    if reservation.outcome is None and not reservation.goes_on_after(draft.now):
         _settle_over(draft, reservation, vms)
         return False
     return is_well
@@ -117,7 +116,7 @@ def _waits_well(draft: Draft, reservation: Reservation, vms: Vms) -> bool:
 
 def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact | None) -> bool:
     """End what shut itself down and was not restarted in time, and what crashed too often."""
-    crashes = sum(1 for _, vm in vms if vm.end is VmEnd.CRASHED)
+    crashes = len([vm for _, vm in vms if vm.end is VmEnd.CRASHED])
     if crashes > draft.settings.crash_restarts:
         end(draft, reservation, Outcome.FAILED, reason(ReasonCode.CRASHED_TOO_OFTEN, times=crashes))
         return True
@@ -135,7 +134,7 @@ def _ended_by_guest(draft: Draft, reservation: Reservation, vms: Vms, current: V
 def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
     """Whether a guest that shut itself down did so just before it would have been parked: it heeded the warning."""
     assert vm.off_at is not None
-    span = next((span for span in reservation.spans if span.generation == vm.generation), None)
+    span = reservation.span_of(vm.generation)
     if span is None:
         return False
     edge_at = run_end_at(reservation, span)
@@ -162,14 +161,16 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
 
     Returns whether there was nothing to do: it has what it needs.
     """
-    began_on = next((s for s in reservation.spans if s.generation == current.generation), None)
+    began_on = reservation.span_of(current.generation)
     span = reservation.span_at(draft.now)
     if began_on is None or span is None or not is_start_of_now(draft, reservation, current):
         return False
     # Its start was held up, and what was booked again meanwhile was not told each time.
-    tell_if_broken(draft, reservation, _cause_of_loss(reservation, vms))
-    reservation = draft.reservations[reservation.id]
-    ran_at = next(ran_since_at(draft, reservation, host, vm) for host, vm in vms if vm is current)
+    if cannot_keep(draft, reservation):
+        break_promise(draft, reservation, _cause_of_loss(reservation, vms))
+        reservation = draft.reservations[reservation.id]
+    host = next(host for host, vm in vms if vm is current)
+    ran_at = ran_since_at(draft, reservation, host, current)
     assert ran_at is not None
     running_at = max(ran_at, reservation.request.not_before_at or 0)
     earlier = [item for item in vms if item[1].generation < current.generation]
@@ -177,7 +178,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     due_at = running_at + max(left_s, 0)
     if due_at < span.end_at:
         gone = movable(draft, reservation)
-        kept = tuple(s for s in reservation.spans if s not in gone and s != span)
+        kept = [s for s in reservation.spans if s not in gone and s is not span]
         shorter = () if due_at <= span.start_at else (replace(span, end_at=max(due_at, draft.now)),)
         draft.put(replace(reservation, spans=(*kept, *shorter)))
         _give_back(draft, sum(s.end_at - s.start_at for s in gone) + span.end_at - max(due_at, draft.now))
@@ -313,6 +314,4 @@ def _is_crowded(draft: Draft, disk: BookedDisk) -> bool:
     """Whether anybody's disk may have been in want of room in the pool of a disk."""
     room_gib = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
     left_gib = room_gib - draft.disks.booked_gib(disk.storage, is_scratch=disk.is_scratch)
-    kept = (draft.disks.get(one.disk) for one in draft.live() if one.disk is not None)
-    sizes_gib = (one.size_gib for one in kept if one is not None)
-    return left_gib < max(chain(sizes_gib, (one.request.disk_gib for one in draft.live())), default=0)
+    return left_gib < draft.disks.largest_gib()
