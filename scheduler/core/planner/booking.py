@@ -256,7 +256,7 @@ def end(draft: Draft, reservation: Reservation, outcome: Outcome, why: Reason) -
     broken = (told for told in reservation.reasons if told.code is ReasonCode.PROMISE_BROKEN)
     ended = replace(reservation, spans=spans, outcome=outcome, ended_at=draft.now, reasons=(why, *broken))
     draft.put(ended)
-    draft.free_room()
+    draft.is_room_freed = True
     if reservation.disk is not None and reservation.disk in draft.disks:
         if has_started(reservation) or reservation.request.continues is not None:
             _keep_disk(draft, draft.disks[reservation.disk], draft.now)

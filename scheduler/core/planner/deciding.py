@@ -192,12 +192,10 @@ def _delivers(draft: Draft, reservation_id: ReservationId, left_s: int) -> bool:
     booked_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     if left_s <= 0:
         draft.put(replace(reservation, spans=tuple(s for s in reservation.spans if s not in tail)))
-        if tail:
-            draft.free_room()
+        draft.is_room_freed = draft.is_room_freed or bool(tail)
         return True
     if booked_s >= left_s:
-        if trim(draft, reservation, tail, booked_s - left_s):
-            draft.free_room()
+        trim(draft, reservation, tail, booked_s - left_s)
         return True
     return rebook(draft, reservation, run_s=left_s, accept=keeps_promise(draft, reservation))
 
@@ -241,7 +239,7 @@ def apply_policy(draft: Draft, filed: FiledIntent, intent: ApplyPolicy) -> tuple
         _override(draft, filed, intent, hit)
     draft.policy_note = intent.note
     draft.tell(_applied(draft, filed, intent, hits))
-    draft.free_room()
+    draft.is_room_freed = True
     return ()
 
 

@@ -107,9 +107,9 @@ class Draft:
         self.policy_text: str | None = None
         self.policy_note: PolicyNote | None = None
         self.is_room_freed = False
-        """Whoever is booked later may move earlier."""
+        """Something ended or left: whoever is booked later may move earlier."""
         self.are_all_to_be_tried = False
-        """Whoever waits may start now."""
+        """Something ended or left: whoever waits may start now."""
         self.put_late = self.tried_late = 0
         """How many that wait were put late in this step, and how many were looked at for it."""
         self.silent_hosts = frozenset([host for host in self.memory.facts.silent_hosts if host in plan.hosts])
@@ -470,10 +470,6 @@ class Draft:
         self._are_begins_stale = True
         self.board.forget_stretches()
 
-    def free_room(self) -> None:
-        """Say that something ended or left: others may move earlier, or start."""
-        self.is_room_freed = self.are_all_to_be_tried = True
-
     def tell(self, event: Event) -> None:
         self.events.append(event)
 
@@ -632,7 +628,7 @@ class _Saved:
         self.windows = draft.share_windows()
         self.rules = (draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at)
         self.events = len(draft.events)
-        self.is_room_freed = draft.is_room_freed, draft.are_all_to_be_tried
+        self.is_room_freed = draft.is_room_freed
         self.takes = draft.memory.freed.takes
 
     def restore(self, draft: Draft) -> None:
@@ -644,4 +640,4 @@ class _Saved:
             draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
             draft.forget_windows()
         del draft.events[self.events :]
-        draft.is_room_freed, draft.are_all_to_be_tried = self.is_room_freed
+        draft.is_room_freed = self.is_room_freed

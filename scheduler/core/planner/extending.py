@@ -160,6 +160,7 @@ def trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], s
     if tuple(left) == tail:
         return False
     draft.put(replace(reservation, spans=(*kept, *left)))
+    draft.is_room_freed = True
     return True
 
 

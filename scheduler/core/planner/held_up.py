@@ -150,8 +150,7 @@ def _move_off(
             accept=accept,
         ):
             # What is blocked is no room: nobody is to move up into it.
-            if _failed_here(vms, span) or draft.is_lost(span):
-                draft.free_room()
+            draft.is_room_freed = draft.is_room_freed or bool(_failed_here(vms, span)) or draft.is_lost(span)
             draft.note("reservation.moved", moved, is_notice=True, off=span.partition, host=span.host)
             tell_if_broken(draft, moved, cause)
             attempt.keep()

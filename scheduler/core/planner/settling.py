@@ -181,34 +181,19 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
         kept = [s for s in reservation.spans if s not in gone and s is not span]
         shorter = () if due_at <= span.start_at else (replace(span, end_at=max(due_at, draft.now)),)
         draft.put(replace(reservation, spans=(*kept, *shorter)))
-        _give_back(draft, sum(s.end_at - s.start_at for s in gone) + span.end_at - max(due_at, draft.now))
+        draft.is_room_freed = True
         return False
     tail = movable(draft, reservation)
     tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
-        is_trimmed = trim(draft, reservation, tail, -missing_s)
-        if is_trimmed:
-            _give_back(draft, -missing_s)
-        return not is_trimmed
+        return not trim(draft, reservation, tail, -missing_s)
     if missing_s >= LEAST_OWED_S and _is_hosts_fault(draft, reservation, vms, began_on):
         missing_s -= own_loss_s(draft, reservation, vms)
         if missing_s >= LEAST_OWED_S:
             _make_good(draft, reservation, span, tail_s, missing_s)
         return False
     return True
-
-
-def _give_back(draft: Draft, freed_s: int) -> None:
-    """Take note of what somebody who runs on will not need at its end.
-
-    Of the rest of a lead nobody can make a start: who is booked behind it may move earlier, all others wait as before.
-    """
-    assert draft.rules is not None
-    if freed_s < draft.rules.min_useful_s:
-        draft.is_room_freed = True
-    else:
-        draft.free_room()
 
 
 def _is_hosts_fault(draft: Draft, reservation: Reservation, vms: Vms, span: BookedSpan) -> bool:
@@ -305,8 +290,7 @@ def _drop_disks(draft: Draft) -> None:
         holder = draft.reservations.get(draft.disks[disk_id].reservation)
         is_held = holder is not None and holder.outcome is None
         if disk_id not in present and not is_held:
-            if _is_crowded(draft, draft.disks[disk_id]):
-                draft.free_room()
+            draft.is_room_freed = draft.is_room_freed or _is_crowded(draft, draft.disks[disk_id])
             del draft.disks[disk_id]
 
 

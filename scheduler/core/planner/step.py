@@ -117,6 +117,7 @@ def _settle_all(draft: Draft) -> None:
             return
         if draft.is_room_freed:
             draft.is_room_freed = False
+            draft.are_all_to_be_tried = True
             compress(draft)
         start_early(draft)
         if not draft.has_changed():
@@ -327,7 +328,7 @@ def _add_host(draft: Draft, intent: AddHost, profiles: Callable[[str], HostProfi
         return (reason(ReasonCode.UNKNOWN_PROFILE, host=intent.host, profile=intent.profile, problem=problem),)
     draft.put_host(Host(id=intent.host, profile=profile, storage=intent.storage, connect=intent.connect))
     add_windows(draft, intent.windows)
-    draft.free_room()
+    draft.is_room_freed = True
     draft.tell(event("host.added", draft.now, host=intent.host, profile=intent.profile, storage=intent.storage))
     return ()
 
@@ -342,7 +343,7 @@ def _change_host(draft: Draft, host: Host, intent: ConnectHost | Drain | Undrain
             draft.tell(event("host.drained", draft.now, host=host.id, left=", ".join(left)))
         case Undrain():
             draft.put_host(replace(host, is_drained=False))
-            draft.free_room()
+            draft.is_room_freed = True
             draft.tell(event("host.undrained", draft.now, host=host.id))
         case Mend():
             if intent.gpu not in range(len(host.profile.gpus)):
