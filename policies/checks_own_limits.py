@@ -22,7 +22,7 @@ MOST_LOOKED_AT = 100
 def check_own_reservations(policy: LoadedPolicy, *, from_at: Instant) -> list[Problem]:
     """Return warnings about reservations of the policy that its limits refuse, one for each limit."""
     rules = policy.rules(1)
-    book = LimitBook(rules, {})
+    book = LimitBook(rules)
     problems = []
     for entry in policy.reserve:
         found = occurrences(entry.starts, zone_of(policy), from_at=from_at, until_at=from_at + LOOKED_AT_S)

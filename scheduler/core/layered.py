@@ -5,7 +5,7 @@ of a plan may be held, and what is different in two of them is found without a l
 rows nor the layer are ever changed.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from enum import Enum, auto
 from math import isqrt
 from typing import Final, TypeVar, cast, overload
@@ -59,7 +59,7 @@ class Layered(Mapping[K, V]):
         return default if value is _GONE else value
 
     def __contains__(self, key: object) -> bool:
-        value = self._layer.get(cast(K, key))
+        value = self._layer.get(key)  # type: ignore[arg-type]  # whatever it is, it may be looked for
         return key in self._base if value is None else value is not _GONE
 
     def __iter__(self) -> Iterator[K]:
@@ -88,18 +88,17 @@ class Layered(Mapping[K, V]):
         return f"Layered({self.copied()!r})"
 
 
-def changed(rows: Mapping[K, V], new: Iterable[tuple[K, V]], gone: Iterable[K] = ()) -> Mapping[K, V]:
+def changed(rows: Mapping[K, V], new: Mapping[K, V], gone: Sequence[K] = ()) -> Mapping[K, V]:
     """Return rows with some set and some taken out; what is both is set. No row is None.
 
     Costs what is changed, and once in a while a copy of all.
     """
-    added = dict(new)
-    dropped = dict.fromkeys(key for key in gone if key in rows and key not in added)
-    if not added and not dropped:
+    dropped = dict.fromkeys([key for key in gone if key in rows and key not in new])
+    if not new and not dropped:
         return rows
     base, layer = _parts(rows)
-    layer = layer | added
-    length = len(rows) - len(dropped) + sum(key not in rows for key in added)
+    layer = {**layer, **new}
+    length = len(rows) - len(dropped) + len([key for key in new if key not in rows])
     for key in dropped:
         if key in base:
             layer[key] = _GONE

@@ -331,14 +331,14 @@ def apply(plan: Plan, change: PlanChange) -> Plan:
         version=plan.version + 1,
         rules=plan.rules if change.rules is None else change.rules,
         horizon_at=plan.horizon_at if change.horizon_at is None else change.horizon_at,
-        hosts=changed(plan.hosts, ((host.id, host) for host in change.hosts)),
-        windows=changed(plan.windows, ((window.id, window) for window in change.windows), change.dropped_windows),
+        hosts=changed(plan.hosts, {host.id: host for host in change.hosts}),
+        windows=changed(plan.windows, {window.id: window for window in change.windows}, change.dropped_windows),
         reservations=changed(
             plan.reservations,
-            ((r.id, r) for r in change.reservations if not r.is_closed),
+            {r.id: r for r in change.reservations if not r.is_closed},
             [r.id for r in change.reservations if r.is_closed],
         ),
-        disks=changed(plan.disks, ((disk.id, disk) for disk in change.disks), change.dropped_disks),
+        disks=changed(plan.disks, {disk.id: disk for disk in change.disks}, change.dropped_disks),
     )
 
 

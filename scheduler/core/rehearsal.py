@@ -338,7 +338,7 @@ class Rehearsal:
                 self._stop(guest)
             return
         for span in reservation.spans:
-            if span.is_pinned:
+            if span.generation is not None:
                 if guest is not None and span.generation == guest.vm.generation:
                     end_at = run_end_at(reservation, span)
                     heappush(self._due, (end_at, _What.EDGE, key, guest.vm.generation))

@@ -181,7 +181,7 @@ class Draft:
         """Return a host's windows that are not over, sorted by start."""
         if host not in self._windows_of:
             mine = self.window_book.by_host.get(host, ())
-            self._windows_of[host] = tuple(window for window in mine if window.end_at > self.now)
+            self._windows_of[host] = tuple([window for window in mine if window.end_at > self.now])
         return self._windows_of[host]
 
     @property
@@ -325,7 +325,7 @@ class Draft:
         if self._trouble is not None:
             return self._trouble
         marked = sorted(self.memory.facts.marked_hosts)
-        out = tuple((host, self.mask_out(host)) for host in marked if self.facts[host].gpus)
+        out = tuple([(host, self.mask_out(host)) for host in marked if self.facts[host].gpus])
         self._trouble = out, self.host_book.drained, self.silent_hosts
         return self._trouble
 

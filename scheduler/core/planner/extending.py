@@ -146,7 +146,8 @@ def lengthen(draft: Draft, reservation: Reservation, span: BookedSpan, end_at: I
 def trim(draft: Draft, reservation: Reservation, tail: tuple[BookedSpan, ...], surplus_s: int) -> bool:
     """Take surplus hours off the end of a tail; return whether there was anything to take."""
     assert draft.rules is not None
-    kept = [s for s in reservation.spans if not any(s is one for one in tail)]
+    of_tail = {id(span) for span in tail}
+    kept = [s for s in reservation.spans if id(s) not in of_tail]
     left = list(tail)
     while left and surplus_s >= (hours_s := draft.hours_s(left[-1], reservation.request.gpus)):
         surplus_s -= hours_s

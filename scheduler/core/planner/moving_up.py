@@ -32,8 +32,8 @@ def compress(draft: Draft) -> None:
     left = draft.freed_since((limits_changed_at(draft), len(draft.hosts)))
     room = None if left is None else _Room(draft, left)
     # Those that the board may move wait in time, and are not among them.
-    ahead = [*draft.going_on_later().values(), *(r for r in unmovable(draft) if r.spans)]
-    waiting = [r for r in ahead if r.spans[-1].start_at > now and _may_move_up(draft, r, room)]
+    ahead = [*draft.going_on_later().values(), *unmovable(draft)]
+    waiting = [r for r in ahead if r.spans and r.spans[-1].start_at > now and _may_move_up(draft, r, room)]
     for reservation in in_order_of_claim(draft, waiting):
         old = movable(draft, reservation)
 

@@ -58,7 +58,7 @@ def settle(draft: Draft) -> None:
 
 def _quiet_until_at(draft: Draft, reservation: Reservation, vms: Vms) -> Instant:
     """Return until when there is nothing to settle for one that is as it should be, if nothing happens to it."""
-    edges = [span.start_at for span in reservation.spans] + [span.end_at for span in reservation.spans]
+    edges = [span.start_at if span.start_at > draft.now else span.end_at for span in reservation.spans]
     current = latest_start(reservation, vms)
     if current is not None and current.end is VmEnd.SELF_SHUTDOWN and current.off_at is not None:
         edges.append(current.off_at + draft.settings.self_shutdown_ends_after_s)
@@ -138,8 +138,9 @@ def _is_parked(draft: Draft, reservation: Reservation, vm: VmFact) -> bool:
     if span is None:
         return False
     edge_at = run_end_at(reservation, span)
-    goes_on = any(later.start_at >= edge_at for later in reservation.spans) or override_told(reservation) is not None
-    return goes_on and vm.off_at > edge_at - draft.settings.self_shutdown_ends_after_s
+    if vm.off_at <= edge_at - draft.settings.self_shutdown_ends_after_s:
+        return False
+    return any(later.start_at >= edge_at for later in reservation.spans) or override_told(reservation) is not None
 
 
 def _ended_while_parked(draft: Draft, reservation: Reservation, vms: Vms, current: VmFact) -> bool:
@@ -169,7 +170,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     if cannot_keep(draft, reservation):
         break_promise(draft, reservation, _cause_of_loss(reservation, vms))
         reservation = draft.reservations[reservation.id]
-    host = next(host for host, vm in vms if vm is current)
+    (host,) = [host for host, vm in vms if vm is current]
     ran_at = ran_since_at(draft, reservation, host, current)
     assert ran_at is not None
     running_at = max(ran_at, reservation.request.not_before_at or 0)
@@ -184,7 +185,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
         draft.is_room_freed = True
         return False
     tail = movable(draft, reservation)
-    tail_s = sum(draft.hours_s(s, reservation.request.gpus) for s in tail)
+    tail_s = sum([draft.hours_s(s, reservation.request.gpus) for s in tail])
     missing_s = due_at - span.end_at - tail_s
     if missing_s < 0 and tail:
         return not trim(draft, reservation, tail, -missing_s)

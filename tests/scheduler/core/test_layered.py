@@ -47,7 +47,7 @@ def test_any_changes_one_after_the_other_are_those_of_a_dict(seed: int) -> None:
         new = {draw.randrange(64): f"{step} {draw.randrange(9)}" for _ in range(draw.choice((0, 1, 1, 2, 5)))}
         gone = [draw.randrange(64) for _ in range(draw.choice((0, 0, 1, 3)))]
         versions.append((rows, expected))
-        rows, expected = changed(rows, new.items(), gone), copied_and_changed(expected, new, gone)
+        rows, expected = changed(rows, new, gone), copied_and_changed(expected, new, gone)
         assert_alike(rows, expected)
     for before, was in versions:
         assert before == was, "a version that somebody holds stays as it is"
@@ -58,23 +58,23 @@ def test_any_changes_one_after_the_other_are_those_of_a_dict(seed: int) -> None:
 
 def test_what_is_not_changed_is_the_very_same() -> None:
     rows = {1: "a", 2: "b"}
-    assert changed(rows, (), [3]) is rows
-    layered = changed(rows, [(3, "c")])
-    assert changed(layered, (), [4]) is layered
+    assert changed(rows, {}, [3]) is rows
+    layered = changed(rows, {3: "c"})
+    assert changed(layered, {}, [4]) is layered
 
 
 def test_a_row_that_is_set_and_taken_out_is_set() -> None:
-    assert changed({1: "a"}, [(1, "b")], [1]) == {1: "b"}
+    assert changed({1: "a"}, {1: "b"}, [1]) == {1: "b"}
 
 
 def test_keys_come_in_the_order_of_a_dict_that_is_changed() -> None:
-    rows = changed(changed({1: "a", 2: "b", 3: "c"}, [(4, "d"), (2, "B")]), [(5, "e")], [1, 4])
+    rows = changed(changed({1: "a", 2: "b", 3: "c"}, {4: "d", 2: "B"}), {5: "e"}, [1, 4])
     assert list(rows) == [2, 3, 5]
     assert repr(rows) == "Layered({2: 'B', 3: 'c', 5: 'e'})"
 
 
 def test_a_copy_of_whatever_kind_is_the_same() -> None:
-    rows = changed({1: "a", 2: "b"}, [(3, "c")], [1])
+    rows = changed({1: "a", 2: "b"}, {3: "c"}, [1])
     for other in (pickle.loads(pickle.dumps(rows)), deepcopy(rows)):
         assert other == rows
         assert 1 not in other
@@ -84,7 +84,7 @@ def test_a_layer_stays_small() -> None:
     rows: Rows = dict.fromkeys(range(10_000), "")
     kinds = set()
     for number in range(1000):
-        rows = changed(rows, [(number, "new")])
+        rows = changed(rows, {number: "new"})
         kinds.add(type(rows))
         if isinstance(rows, Layered):
             assert len(rows._layer) <= LEAST_LAYER + 100
