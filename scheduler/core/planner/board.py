@@ -29,6 +29,17 @@ LOOKS_AHEAD_S = 4 * DAY_S
 
 
 @dataclass(slots=True)
+class _KindOfHost:
+    """Hosts that are cut alike: all with one profile."""
+
+    number: int
+    profile: HostProfile
+    kind: Kind
+    sets: dict[PartitionId, int]
+    """The numbers of its partitions."""
+
+
+@dataclass(slots=True)
 class Movable:
     """A booking of one partition, in one piece or several, that the calendar may move, as far as its promise allows."""
 
@@ -38,6 +49,8 @@ class Movable:
     whole_s: int
     """How long it would be in one piece."""
     key: int
+    shape: Hashable
+    """Of the times at which it may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,8 @@ class Board:
         self._first_number = first_number
         self._last_number = first_number
         self.movable: dict[ReservationId, Movable] = {}
+        self.movable_by_shape: dict[Hashable, dict[ReservationId, Movable]] = {}
+        """The same by when they may run; of some shapes there may be none."""
         self.unsure: set[ReservationId] = set()
         """Those of whom it may not be known as what they may be moved, if at all: too many perhaps, never too few."""
         self._movable_by: tuple[object, ...] = ()
@@ -80,9 +95,10 @@ class Board:
         self._hosts: list[HostId] = []
         self.is_in_order = True
         """Whether hosts are numbered in the order of their ids."""
-        self._profiles: list[HostProfile] = []
-        self._kinds: dict[HostProfile, tuple[int, Kind]] = {}
-        self._sets: dict[tuple[HostProfile, PartitionId], int] = {}
+        self._kind_by_host: list[_KindOfHost] = []
+        self._kinds: dict[HostProfile, _KindOfHost] = {}
+        self.profiles_by_kind: dict[int, HostProfile] = {}
+        """The kinds of hosts by their numbers."""
         self._labels: dict[str, int] = {}
         self._begins: dict[tuple[HostId, int], Instant] = {}
         self._keys: dict[SpanKey, int] = {}
@@ -102,13 +118,19 @@ class Board:
     def add_host(self, host: Host) -> None:
         profile = host.profile
         if profile not in self._kinds:
-            self._kinds[profile] = len(self._kinds), kind_of(profile)
-            self._sets.update({(profile, p.id): number for number, p in enumerate(profile.partitions)})
+            self.profiles_by_kind[len(self._kinds)] = profile
+            self._kinds[profile] = _KindOfHost(
+                len(self._kinds),
+                profile,
+                kind_of(profile),
+                {p.id: number for number, p in enumerate(profile.partitions)},
+            )
         label = self._labels.setdefault(host.storage, len(self._labels))
         self.is_in_order = self.is_in_order and (not self._hosts or self._hosts[-1] < host.id)
-        self._numbers[host.id] = self.calendar.add_host(self._kinds[profile][1], label)
+        kind = self._kinds[profile]
+        self._numbers[host.id] = self.calendar.add_host(kind.kind, label)
         self._hosts.append(host.id)
-        self._profiles.append(profile)
+        self._kind_by_host.append(kind)
         self.forget_stretches()
 
     @property
@@ -117,14 +139,13 @@ class Board:
         return self._hosts
 
     @property
-    def profiles_by_kind(self) -> Iterable[tuple[int, HostProfile]]:
-        """The kinds of hosts, with their numbers."""
-        return ((number, profile) for profile, (number, _) in self._kinds.items())
-
-    @property
     def hosts_with_begins(self) -> set[HostId]:
         """The hosts of which `set_begins` has said that something may be booked from later on only."""
         return {host for host, by in self._begins_by.items() if by is not None}
+
+    def kind_of(self, host: HostId) -> int:
+        """Return the number of the kind that a host is of."""
+        return self._kind_by_host[self._numbers[host]].number
 
     def kinds_of(self, gpus: int) -> int:
         """Return how many kinds of hosts have partitions of a size."""
@@ -145,7 +166,7 @@ class Board:
             return
         self._begins_by[host] = by
         number, begin_at = self._numbers[host], begins()
-        for chosen, partition in enumerate(self._profiles[number].partitions):
+        for chosen, partition in enumerate(self._kind_by_host[number].profile.partitions):
             at = begin_at(partition.mask)
             if self._begins.get((host, chosen), 0) != at:
                 self._begins[host, chosen] = at
@@ -167,9 +188,9 @@ class Board:
         """Book a span; what is over, or of no length, takes no room. Raises BrokenInvariant when any GPU is booked."""
         if span.end_at <= max(span.start_at, self.calendar.now):
             return
-        place, profile = self._place(span)
+        place = self._place(span)
         key = self._unused.pop() if self._unused else self._new_key()
-        size = self._kinds[profile][1].sizes[place.set]
+        size = self._kind_by_host[place.host].kind.sizes[place.set]
         length_s = span.end_at - span.start_at
         try:
             self.calendar.book(key, place, Fit(size, length_s, length_s), FIXED)
@@ -208,6 +229,7 @@ class Board:
                 self.calendar.set_due(known.key, FIXED)
             self.unsure.update(self.movable)
             self.movable.clear()
+            self.movable_by_shape.clear()
             self._starts.clear()
 
     def set_movable(self, reservation: Reservation, fit: Fit, shape: Hashable, due_at: Instant) -> None:
@@ -220,7 +242,7 @@ class Board:
         # By the number of the reservation, whatever was on the board before: it is what ties are broken by.
         key = 2 * (by_number(reservation.id)[0] - self._first_number) + 1
         fit = fit._replace(shape=self._shapes[shape].number)
-        place, _ = self._place(spans[0])
+        place = self._place(spans[0])
         pieces = [(span.start_at, span.end_at) for span in spans]
         if self._owners.get(key, (None, ()))[1] == names and self.calendar.booking(key).fit == fit:
             self.calendar.set_due(key, due_at)
@@ -232,7 +254,9 @@ class Board:
                 self._keys[name] = key
             self._owners[key] = reservation.id, names
             heappush(self._ends, (spans[-1].end_at, key))
-        self.movable[reservation.id] = Movable(reservation, spans, fit.whole_s, key)
+        self._forget(reservation.id)
+        known = self.movable[reservation.id] = Movable(reservation, spans, fit.whole_s, key, shape)
+        self.movable_by_shape.setdefault(shape, {})[reservation.id] = known
         heappush(self._starts, (place.start_at, reservation.id))
 
     def _new_key(self) -> int:
@@ -248,7 +272,7 @@ class Board:
                 del self._keys[name]
         known = self.movable.get(reservation)
         if known is not None and known.key == key:
-            del self.movable[reservation]
+            self._forget(reservation)
             self.unsure.add(reservation)
         if key % 2 == 0:
             self._unused.append(key)
@@ -261,10 +285,17 @@ class Board:
 
     def fix(self, reservation: ReservationId) -> None:
         """Let a booking stay where it is from now on."""
-        known = self.movable.pop(reservation, None)
+        known = self._forget(reservation)
         if known is not None:
             self.calendar.set_due(known.key, FIXED)
             self.unsure.add(reservation)
+
+    def _forget(self, reservation: ReservationId) -> Movable | None:
+        """Forget how a booking may be moved; return what was known of it."""
+        known = self.movable.pop(reservation, None)
+        if known is not None:
+            del self.movable_by_shape[known.shape][reservation]
+        return known
 
     def start_first(
         self, reservations: Sequence[ReservationId], widest: Sequence[int]
@@ -295,7 +326,7 @@ class Board:
                 del self._keys[name]
             taken.append((key, self.calendar.free(key), spans))
         for key, booking, spans in taken:
-            place, _ = self._place(spans[0])
+            place = self._place(spans[0])
             pieces = [(span.start_at, span.end_at) for span in spans]
             self.calendar.book_pieces(key, place.host, place.set, pieces, booking.fit, booking.due_at)
             self._renamed(key)
@@ -340,43 +371,45 @@ class Board:
         return self._spans_in(booking.place, booking.pieces or ((booking.place.start_at, booking.place.end_at),))
 
     def _spans_in(self, place: Place, pieces: Iterable[tuple[Instant, Instant]]) -> tuple[BookedSpan, ...]:
-        host, partition = self._hosts[place.host], self._profiles[place.host].partitions[place.set].id
+        host, partition = self._hosts[place.host], self._kind_by_host[place.host].profile.partitions[place.set].id
         return tuple([BookedSpan(start_at=at, end_at=end, host=host, partition=partition) for at, end in pieces])
 
-    def _place(self, span: BookedSpan) -> tuple[Place, HostProfile]:
+    def _place(self, span: BookedSpan) -> Place:
         number = self._numbers[span.host]
-        profile = self._profiles[number]
-        return Place(span.start_at, span.end_at, number, self._sets[profile, span.partition]), profile
+        return Place(span.start_at, span.end_at, number, self._set_of(number, span.partition))
+
+    def _set_of(self, host: int, partition: PartitionId) -> int:
+        return self._kind_by_host[host].sets[partition]
 
     # ---- asking
 
     def is_free(self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant) -> bool:
         number = self._numbers[host]
-        return self.calendar.is_free(number, self._sets[self._profiles[number], partition], start_at, end_at)
+        return self.calendar.is_free(number, self._set_of(number, partition), start_at, end_at)
 
     def free_until(self, host: HostId, partition: PartitionId, from_at: Instant) -> Instant:
         """Return when a partition is next booked at or after an instant; FOREVER when it never is."""
         number = self._numbers[host]
-        return self.calendar.free_until(number, self._sets[self._profiles[number], partition], from_at)
+        return self.calendar.free_until(number, self._set_of(number, partition), from_at)
 
     def gaps(
         self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant
     ) -> list[tuple[Instant, Instant]]:
         """Return the whole gaps of a partition that have any time in common with a span."""
         number = self._numbers[host]
-        return self.calendar.gaps(number, self._sets[self._profiles[number], partition], start_at, end_at)
+        return self.calendar.gaps(number, self._set_of(number, partition), start_at, end_at)
 
     def begins_at(self, host: HostId, partition: PartitionId) -> Instant:
         """Return from when on a partition may be booked."""
         number = self._numbers[host]
-        return self._begins.get((host, self._sets[self._profiles[number], partition]), 0)
+        return self._begins.get((host, self._set_of(number, partition)), 0)
 
     def in_the_way(
         self, host: HostId, partition: PartitionId, start_at: Instant, end_at: Instant
     ) -> list[ReservationId]:
         """Return whose bookings are on any GPU of a partition in a span; some may be named more than once."""
         number = self._numbers[host]
-        keys = self.calendar.conflicts(number, self._sets[self._profiles[number], partition], start_at, end_at)
+        keys = self.calendar.conflicts(number, self._set_of(number, partition), start_at, end_at)
         return [self._owners[key][0] for key in keys]
 
     def earliest(
@@ -429,7 +462,7 @@ class Board:
         return known.number
 
     def span_of(self, place: Place) -> BookedSpan:
-        partition = self._profiles[place.host].partitions[place.set].id
+        partition = self._kind_by_host[place.host].profile.partitions[place.set].id
         return BookedSpan(
             start_at=place.start_at, end_at=place.end_at, host=self._hosts[place.host], partition=partition
         )

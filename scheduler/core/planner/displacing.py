@@ -58,13 +58,16 @@ class Displacer:
         if not draft.windows:
             # Then the calendar moves all that may be moved.
             return
-        movable = draft.board.movable
+        movable, now, stuck_from_at = draft.board.movable, draft.now, self._first_stuck_at
         for reservation in waiting:
-            if not self.goes_on:
-                return
-            known = movable.get(reservation.id)
+            request = reservation.request
+            if request.gpus not in stuck_from_at:
+                self._stuck_from_at(request.gpus)
+            known = movable.get(request.id)
             # Where nobody else is in its way than whom the calendar can move, it has tried that.
-            if known is None or self._stuck_from_at(reservation.request.gpus) < draft.now + known.whole_s:
+            if known is None or stuck_from_at[request.gpus] < now + known.whole_s:
+                if not self.goes_on:
+                    return
                 yield reservation
 
     def forget(self) -> None:
@@ -184,7 +187,7 @@ class Displacer:
 
 
 def _profiles(draft: Draft, gpus: int) -> Iterable[int]:
-    return [id(profile) for _, profile in draft.board.profiles_by_kind if gpus in profile.sizes]
+    return [id(profile) for profile in draft.board.profiles_by_kind.values() if gpus in profile.sizes]
 
 
 def _first_span(draft: Draft, want: Want, fit: Fit, host: HostId, partition: PartitionId) -> BookedSpan | None:

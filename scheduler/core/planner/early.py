@@ -10,12 +10,13 @@ from typing import assert_never
 
 from scheduler.core.calendar.orders import AGE_CAP_S, Order, first_come, shortest_first_until, wide_response_ratio
 from scheduler.core.plan import Reservation
+from scheduler.core.planner.board import Movable
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import limits_changed_at
 from scheduler.core.planner.moving import make_movable, may_start_early, unmovable
 from scheduler.core.planner.placing import opens_at
 from scheduler.core.planner.starting import Tries, free_sizes
-from scheduler.core.requests import AtBoundary, by_number
+from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.rules import OrderKind
 from scheduler.core.spans import DAY_S
 
@@ -48,26 +49,33 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
     if not are_all and not keys:
         return [], set()
     make_movable(draft)
-    waiting = []
+    movable: list[dict[ReservationId, Movable]] = []
     if are_all:
         draft.are_all_to_be_tried = False
         tried.all_at(draft.now, by)
         # Who may be moved may start early.
-        known = draft.board.movable
-        waiting += [one.reservation for key, one in known.items() if unstarted.get(key) is one.reservation]
+        alike = draft.board.movable_by_shape.values()
+        movable += [some for some in alike if some and _is_let_in(draft, next(iter(some.values())).reservation)]
         keys = {one.request.id for one in unmovable(draft)}
+    others = []
     for key in keys:
         reservation = unstarted[key]
         if (reservation.request.not_before_at or 0) > draft.now:
             tried.not_before(key, reservation.request.not_before_at or 0)
-        elif may_start_early(draft, reservation):
-            waiting.append(reservation)
-    by_sort: dict[tuple[int, str, AtBoundary], list[Reservation]] = {}
-    for one in waiting:
-        by_sort.setdefault((one.request.gpus, one.request.queue, one.request.at_boundary), []).append(one)
-    let_in = [alike for alike in by_sort.values() if opens_at(draft, alike[0].request, draft.now) <= draft.now]
-    free = free_sizes(draft, {alike[0].request.gpus for alike in let_in})
-    return [one for alike in let_in if alike[0].request.gpus in free for one in alike], free
+        elif may_start_early(draft, reservation) and _is_let_in(draft, reservation):
+            others.append(reservation)
+    sizes = {next(iter(some.values())).reservation.request.gpus for some in movable}
+    free = free_sizes(draft, sizes.union(one.request.gpus for one in others))
+    waiting = [one for one in others if one.request.gpus in free]
+    for some in movable:
+        if next(iter(some.values())).reservation.request.gpus in free:
+            waiting += [one.reservation for key, one in some.items() if unstarted.get(key) is one.reservation]
+    return waiting, free
+
+
+def _is_let_in(draft: Draft, reservation: Reservation) -> bool:
+    """Whether some window lets one in now, as it does all that may run when it may."""
+    return opens_at(draft, reservation.request, draft.now) <= draft.now
 
 
 def order_of(draft: Draft, queue: str) -> Order:
@@ -117,20 +125,26 @@ def turn_of(draft: Draft, reservation: Reservation) -> int | None:
 
 def _turns(draft: Draft) -> Callable[[Reservation], tuple[float, float, tuple[int, str]]]:
     """Return what those that wait are ordered by: the smallest is tried first, of those alike who came first."""
-    known = {queue.name: queue.order for queue in draft.rules.queues} if draft.rules is not None else {}
-    orders: dict[str, Order] = {}
+    known: dict[str, tuple[Order, int | None]] = {}
     now = draft.now
 
     def turn(reservation: Reservation) -> tuple[float, float, tuple[int, str]]:
         request = reservation.request
-        if request.queue not in orders:
-            orders[request.queue] = order_of(draft, request.queue)
-        mine = orders[request.queue](request.gpus, request.run_s, request.submitted_at, now)
-        order = known.get(request.queue)
-        if order is None or order.kind is not OrderKind.FAIR_SHARE:
+        order, half_life_s = known.get(request.queue) or known.setdefault(
+            request.queue, _order_of(draft, request.queue)
+        )
+        mine = order(request.gpus, request.run_s, request.submitted_at, now)
+        if half_life_s is None or draft.used_gpu_s is None:
             return 0, mine, by_number(request.id)
-        half_life_s = order.half_life_s or DEFAULT_HALF_LIFE_S
-        used = 0 if draft.used_gpu_s is None else draft.used_gpu_s(request.owner, half_life_s, now)
-        return used, mine, by_number(request.id)
+        return draft.used_gpu_s(request.owner, half_life_s, now), mine, by_number(request.id)
 
     return turn
+
+
+def _order_of(draft: Draft, queue: str) -> tuple[Order, int | None]:
+    """Return the order of a queue, and where shares are fair the half-life of what was used."""
+    known = draft.rules.queue(queue) if draft.rules is not None else None
+    order = None if known is None else known.order
+    if order is None or order.kind is not OrderKind.FAIR_SHARE:
+        return order_of(draft, queue), None
+    return order_of(draft, queue), order.half_life_s or DEFAULT_HALF_LIFE_S

@@ -11,7 +11,7 @@ from scheduler.core.plan import Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booking import follow_disk, want_of
 from scheduler.core.planner.draft import Draft
-from scheduler.core.planner.placing import Want, cut_fit, fits_of, is_of_one_partition, times_of
+from scheduler.core.planner.placing import Want, cut_fit, fit_on, is_of_one_partition, times_of
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.spans import Instant
@@ -66,10 +66,9 @@ def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> 
         if draft.is_lost(spans[0]) or draft.hosts[spans[0].host].is_drained:
             continue
         want = want_of_one(draft, reservation)
-        kinds = dict(board.profiles_by_kind)
-        fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
+        fit = fit_on(draft, want, board.kind_of(spans[0].host), profile)
         # Booked when leads were shorter: it is in time where it is, and would not be elsewhere.
-        if fit is None or fit.whole_s > whole_s:
+        if fit.whole_s > whole_s:
             continue
         fit = cut_fit(draft, want, fit._replace(whole_s=whole_s), end_by_at=promise.end_by_at)
         times = times_of(draft, want)

@@ -18,7 +18,7 @@ from scheduler.core.planner.board import RunTimes
 from scheduler.core.planner.draft import Draft
 from scheduler.core.requests import AtBoundary, HostId, Request, ReservationId
 from scheduler.core.spans import FOREVER, HOUR_S, Instant
-from scheduler.core.topology import PartitionId
+from scheduler.core.topology import HostProfile, PartitionId
 from scheduler.core.windows import Stretch, Stretches
 
 MOST_PARKINGS = 128
@@ -185,10 +185,7 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
     Its disk has room there. None where there is none after `from_at`.
     """
     profile, length_s = draft.hosts[like.host].profile, like.end_at - like.start_at
-    kinds = dict(draft.ready_board().profiles_by_kind)
-    fit = next((fit for fit in fits_of(draft, want) if kinds[fit.kind] is profile), None)
-    if fit is None:
-        return None
+    fit = fit_on(draft, want, draft.ready_board().kind_of(like.host), profile)
     fit = fit._replace(whole_s=length_s, shortest_s=length_s)
     span = draft.board.latest(fit, from_at, want.latest_at, times_of(draft, want))
     if span is None or _disk_room_at(draft, want, (span,), draft.hosts[span.host].storage) is not None:
@@ -285,21 +282,25 @@ def earliest_piece(draft: Draft, want: Want) -> BookedSpan | None:
 
 def fits_of(draft: Draft, want: Want) -> Iterator[Fit]:
     """Yield the piece that is looked for on each kind of host: kinds differ in their leads."""
+    for kind, profile in draft.board.profiles_by_kind.items():
+        if want.gpus in profile.sizes:
+            yield fit_on(draft, want, kind, profile)
+
+
+def fit_on(draft: Draft, want: Want, kind: int, profile: HostProfile) -> Fit:
+    """Return the piece that is looked for on one kind of host, which has such partitions."""
     assert draft.rules is not None
     label = -1 if want.storage is None else draft.board.label_of(want.storage)
-    for kind, profile in draft.board.profiles_by_kind:
-        if want.gpus in profile.sizes:
-            lead_s = draft.lead_s(profile, want.gpus)
-            shortest_s = lead_s + draft.rules.min_useful_s
-            whole_s = max(lead_s + want.run_s, shortest_s)
-            yield Fit(want.gpus, whole_s, shortest_s, -1, label, want.may_use_silent, kind)
+    lead_s = draft.lead_s(profile, want.gpus)
+    shortest_s = lead_s + draft.rules.min_useful_s
+    return Fit(want.gpus, max(lead_s + want.run_s, shortest_s), shortest_s, -1, label, want.may_use_silent, kind)
 
 
 def cut_fit(draft: Draft, want: Want, fit: Fit, *, end_by_at: Instant = FOREVER) -> Fit:
     """Return a fit that the calendar may cut at boundaries, each piece on the same partition; if that may be at all."""
     if not draft.windows or want.at_boundary is not AtBoundary.PARK:
         return fit._replace(shortest_s=fit.whole_s)
-    lead_s = draft.lead_s(dict(draft.board.profiles_by_kind)[fit.kind], want.gpus)
+    lead_s = draft.lead_s(draft.board.profiles_by_kind[fit.kind], want.gpus)
     return fit._replace(lead_s=lead_s, end_by_at=end_by_at)
 
 
@@ -375,7 +376,11 @@ def may_park_at(at_boundary: AtBoundary, stretch: Stretch) -> bool:
 def _preferred(draft: Draft, want: Want, found: BookedSpan) -> BookedSpan:
     """Return where it stays if that is as early, else a host on which nothing just failed, else another place."""
     fit_by_profile = dict(
-        zip((p for _, p in draft.board.profiles_by_kind if want.gpus in p.sizes), fits_of(draft, want), strict=True)
+        zip(
+            (p for p in draft.board.profiles_by_kind.values() if want.gpus in p.sizes),
+            fits_of(draft, want),
+            strict=True,
+        )
     )
     failed = {host for host, _ in want.avoid}
     best, best_rank = found, _rank(want, failed, found)
