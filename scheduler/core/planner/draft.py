@@ -250,8 +250,9 @@ class Draft:
         """Return the longest grace that anybody may be given."""
         assert self.rules is not None
         if self._grace_s is None:
-            of_windows_s = self.window_book.longest_grace_s(self.now)
-            self._grace_s = max(longest_grace_s(self.rules, ()), of_windows_s)
+            self._grace_s = longest_grace_s(self.rules, ())
+            if self.window_book.most_grace_s > self._grace_s:
+                self._grace_s = max(self._grace_s, self.window_book.longest_grace_s(self.now))
         return self._grace_s
 
     def late_stops_on(self, host: HostId) -> tuple[tuple[int, Instant], ...]:

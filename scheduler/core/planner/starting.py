@@ -7,6 +7,7 @@ is looked for: of another kind, in pieces. For whom there is none yet, others ma
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from functools import cache
 
 from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
@@ -33,13 +34,17 @@ class Tries:
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
         self._worth_it: dict[Hashable, bool] = {}
         self._elsewhere: dict[Hashable, bool] = {}
+        self._is_looked_through = False
+        """All that are left are known to be worth it."""
 
     def start(self, waiting: Sequence[Reservation]) -> None:
         """Start all that can."""
         displacer, left = Displacer(self._draft), list(waiting)
         in_the_way: list[Reservation] = []
         while left:
-            left = [reservation for reservation in left if self._is_worth_it(reservation)]
+            if not self._is_looked_through:
+                left = [reservation for reservation in left if self._is_worth_it(reservation)]
+                self._is_looked_through = True
             number = self._start_first(left)
             in_the_way += left[:number]
             del left[: number + 1]
@@ -82,21 +87,18 @@ class Tries:
         known = self._draft.board.movable
         found = []
         for reservation in waiting:
-            key = reservation.request.id
-            if key not in known or self._may_be_elsewhere(reservation):
+            movable = known.get(reservation.request.id)
+            if movable is None:
                 break
-            found.append(key)
+            may_be_elsewhere = self._elsewhere.get(movable.shape)
+            if may_be_elsewhere is None:
+                # Where others are in its way, there may be a place that the calendar has not tried.
+                want = want_of(self._draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
+                may_be_elsewhere = self._elsewhere[movable.shape] = _has_more_places(self._draft, want)
+            if may_be_elsewhere:
+                break
+            found.append(reservation.request.id)
         return found
-
-    def _may_be_elsewhere(self, reservation: Reservation) -> bool:
-        """Whether, where others are in its way, there may be a place for one that the calendar has not tried."""
-        request = reservation.request
-        key = request.gpus, request.queue, request.at_boundary
-        known = self._elsewhere.get(key)
-        if known is None:
-            want = want_of(self._draft, request, run_s=request.run_s, with_gifts=True)
-            known = self._elsewhere[key] = _has_more_places(self._draft, want)
-        return known
 
     def _is_started(self, reservation: Reservation, tried: "_Try | None") -> bool:
         """Start one now if there is room for it; `tried`: what came of it, if the calendar has tried."""
@@ -110,9 +112,10 @@ class Tries:
 
     def _note_started(self, reservation: Reservation) -> None:
         self._draft.board.fix(reservation.id)
-        self._worth_it.clear()
-        self._room.forget()
-        self._free = free_sizes(self._draft, self._free)
+        free, self._free = self._free, free_sizes(self._draft, self._free)
+        if self._room.has_changed() or self._has_limits or self._free != free:
+            self._is_looked_through = False
+            self._worth_it.clear()
 
 
 def _is_over_now(draft: Draft, reservation: Reservation) -> bool:
@@ -123,8 +126,13 @@ def _is_over_now(draft: Draft, reservation: Reservation) -> bool:
 
 def free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
     """Return the sizes of which some set has nothing booked on it now."""
-    calendar = draft.ready_board().calendar
-    return {size for size in sizes if calendar.earliest(Fit(size, 1, 1), draft.now, draft.now) is not None}
+    calendar, now = draft.ready_board().calendar, draft.now
+    return {size for size in sizes if calendar.earliest(_instant_of(size), now, now) is not None}
+
+
+@cache
+def _instant_of(size: int) -> Fit:
+    return Fit(size, 1, 1)
 
 
 class _DiskRoom:
@@ -134,9 +142,11 @@ class _DiskRoom:
         self._draft = draft
         self._known: dict[tuple[int, bool], bool] = {}
 
-    def forget(self) -> None:
-        """Something was booked."""
-        self._known.clear()
+    def has_changed(self) -> bool:
+        """Look again at all that was asked for; return whether any answer is another one."""
+        before = self._known
+        self._known = {(gib, is_scratch): self._is_there(gib, is_scratch=is_scratch) for gib, is_scratch in before}
+        return self._known != before
 
     def has_any(self, reservation: Reservation) -> bool:
         """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""

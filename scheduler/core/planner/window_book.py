@@ -109,6 +109,11 @@ class WindowBook:
             latest[window.grace_s] = max(window.end_at, latest.get(window.grace_s, 0))
         return tuple((end_at, grace_s) for grace_s, end_at in latest.items())
 
+    @cached_property
+    def most_grace_s(self) -> int:
+        """The longest grace of all, those that are over among them; 0 when there is none."""
+        return max([grace_s for _, grace_s in self._graces], default=0)
+
     def longest_grace_s(self, now: Instant) -> int:
         """Return the longest grace of any window that is not over; 0 when there is none."""
         return max((grace_s for end_at, grace_s in self._graces if end_at > now), default=0)
