@@ -35,15 +35,16 @@ class Tries:
         self._worth_it: dict[Hashable, bool] = {}
         self._elsewhere: dict[Hashable, bool] = {}
         self._is_looked_through = False
-        """All that are left are known to be worth it."""
+        """Of all that are left it is known that limits and disks let them start."""
 
     def start(self, waiting: Sequence[Reservation]) -> None:
         """Start all that can."""
         displacer, left = Displacer(self._draft), list(waiting)
         in_the_way: list[Reservation] = []
         while left:
+            left = [one for one in left if one.request.gpus in self._free]
             if not self._is_looked_through:
-                left = [reservation for reservation in left if self._is_worth_it(reservation)]
+                left = [one for one in left if self._is_worth_it(one)]
                 self._is_looked_through = True
             number = self._start_first(left)
             in_the_way += left[:number]
@@ -54,10 +55,8 @@ class Tries:
                 self._note_started(reservation)
 
     def _is_worth_it(self, reservation: Reservation) -> bool:
-        """Whether one could start as far as sizes, limits and disks go."""
+        """Whether one could start as far as limits and disks go."""
         request = reservation.request
-        if request.gpus not in self._free:
-            return False
         of_owner = (request.owner, request.gpus) if self._has_limits else None
         key = of_owner, request.queue, request.disk_gib, request.continues is None
         known = self._worth_it.get(key)
@@ -112,8 +111,8 @@ class Tries:
 
     def _note_started(self, reservation: Reservation) -> None:
         self._draft.board.fix(reservation.id)
-        free, self._free = self._free, free_sizes(self._draft, self._free)
-        if self._room.has_changed() or self._has_limits or self._free != free:
+        self._free = free_sizes(self._draft, self._free)
+        if self._room.has_changed() or self._has_limits:
             self._is_looked_through = False
             self._worth_it.clear()
 
