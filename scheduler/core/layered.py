@@ -93,6 +93,8 @@ def changed(rows: Mapping[K, V], new: Mapping[K, V], gone: Sequence[K] = ()) -> 
 
     Costs what is changed, and once in a while a copy of all.
     """
+    if not new and not gone:
+        return rows
     dropped = dict.fromkeys([key for key in gone if key in rows and key not in new])
     if not new and not dropped:
         return rows

@@ -327,7 +327,8 @@ class Rehearsal:
 
     def _follow(self, reservation: Reservation) -> None:
         """Take note of where a reservation is booked now, and of its end."""
-        key, guest = reservation.id, self._guests.get(reservation.id)
+        key = reservation.request.id
+        guest = self._guests.get(key)
         if reservation.outcome is not None:
             self._begun.pop(key, None)
             story = self._stories.get(key)

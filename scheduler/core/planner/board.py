@@ -7,7 +7,6 @@ starts: no two lie there. Knows nothing of requests, windows or promises, but fo
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import takewhile
 
 from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Booking, Fit, Place
 from scheduler.core.calendar.kinds import Kind, kind_of
@@ -455,10 +454,12 @@ class Board:
             stretches = times.stretches(host)
             alike.setdefault(id(stretches), (stretches, []))[1].append(number)
         for stretches, numbers in alike.values():
-            ahead = takewhile(lambda stretch: stretch.start_at <= until_at, stretches)
-            self.calendar.set_stretches(
-                known.number, numbers, [(s.start_at, s.end_at, times.may_park(s)) for s in ahead]
-            )
+            ahead = []
+            for stretch in stretches:
+                if stretch.start_at > until_at:
+                    break
+                ahead.append((stretch.start_at, stretch.end_at, times.may_park(stretch)))
+            self.calendar.set_stretches(known.number, numbers, ahead)
         return known.number
 
     def span_of(self, place: Place) -> BookedSpan:

@@ -23,7 +23,7 @@ from scheduler.core.plan import (
     Reservation,
     Rules,
 )
-from scheduler.core.planner.board import Board
+from scheduler.core.planner.board import Board, RunTimes
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.late_stops import late_stops
@@ -120,6 +120,8 @@ class Draft:
         self._stretches, self.openings = self.memory.stretches(self._window_book, self.rules, self.horizon_at)
         self.crossed: dict[Hashable, bool] = {}
         """Of which shapes of requests it was looked whether the policy's own reservations stand in their way."""
+        self.run_times: dict[Hashable, RunTimes] = {}
+        """When requests of a shape may run, as far as anybody has asked."""
         self._leads_s: dict[tuple[int, int], int] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
@@ -339,7 +341,8 @@ class Draft:
 
     def is_lost(self, span: BookedSpan) -> bool:
         """Whether a span's GPUs are quarantined or in foreign hands."""
-        return bool(self.partition_of(span).mask & self.mask_out(span.host))
+        out = self.mask_out(span.host)
+        return bool(out) and bool(self.partition_of(span).mask & out)
 
     def is_left(self, host: HostId) -> bool:
         """Whether a host has not answered for so long that what is about to start there goes elsewhere."""
@@ -423,6 +426,7 @@ class Draft:
 
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
+        self.run_times.clear()
         self.memory.freed.note_all()
         self._stretches, self.openings = {}, Openings()
         self.board.forget_stretches()
@@ -607,6 +611,8 @@ class Draft:
 
 def _changed(before: Mapping[K, V], after: Mapping[K, V]) -> tuple[V, ...]:
     """Return the rows that are new or differ; most are the very same object, which need not be compared."""
+    if not after:
+        return ()
     new = [(old, row) for key, row in after.items() if (old := before.get(key)) is not row]
     return tuple([row for old, row in new if old != row])
 
@@ -639,6 +645,7 @@ class _Saved:
         if draft.windows is not self.windows or before != self.rules:
             draft.set_windows(self.windows)
             draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
+            draft.run_times.clear()
             draft.forget_windows()
         del draft.events[self.events :]
         draft.is_room_freed = self.is_room_freed

@@ -41,11 +41,12 @@ class FollowedFacts:
                 self.silent_hosts.add(host)
             if new is not None and (new.gpus or new.asked):
                 self.marked_hosts.add(host)
-            before = {} if old is None else {(vm.reservation, vm.generation): vm for vm in old.vms}
-            after = {} if new is None else {(vm.reservation, vm.generation): vm for vm in new.vms}
-            mine = {key[0] for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
+            before, after = () if old is None else old.vms, () if new is None else new.vms
+            were, are = set(map(id, before)), set(map(id, after))
+            mine = {vm.reservation for vm in before if id(vm) not in are}
+            mine |= {vm.reservation for vm in after if id(vm) not in were}
             for reservation in mine:
-                self._replace(reservation, host, [vm for key, vm in after.items() if key[0] == reservation])
+                self._replace(reservation, host, [vm for vm in after if vm.reservation == reservation])
             changed |= mine
         return changed
 

@@ -138,6 +138,7 @@ class LimitBook:
         always = any(getattr(rules.limits, key) is not None for key in OF_BOOKINGS)
         self.may_bind_bookings = always or bool(rules.limit_rules)
         """Whether anybody may have a limit that depends on where requests are booked."""
+        self.is_empty = not rules.limit_rules and rules.limits == Limits()
         self._limited: dict[str, tuple[Limited, ...]] = {}
 
     def limited(self, owner: str) -> tuple[Limited, ...]:
@@ -183,9 +184,6 @@ def _rank(rule: LimitRule, owner: str, groups: set[str]) -> int | None:
             return None
 
 
-NO_LIMITS = Limits()
-
-
 def _order(rule: LimitRule, number: int) -> tuple[bool, Instant, bool, int]:
     """Return the order of what is said of the same people; `number`: where it stands in the file."""
     return rule.span is None, 0 if rule.span is None else -rule.span.start_at, not rule.hours, -number
@@ -206,8 +204,6 @@ def next_change_at(rules: Rules, now: Instant) -> Instant | None:
 
 def last_change_at(rules: Rules, now: Instant) -> Instant:
     """Return when the clock last changed what limits allow; 0: it never did."""
-    if not rules.limit_rules and rules.limits == NO_LIMITS:
-        return 0
     return max((at for at in _changes(rules, now) if at <= now), default=0)
 
 

@@ -59,8 +59,8 @@ def reservations_of(draft: Draft, members: Iterable[str]) -> Iterator[Reservatio
 
 def limits_changed_at(draft: Draft) -> Instant:
     """Return when the clock last changed what limits allow: whoever waits may start from then on."""
-    assert draft.rules is not None
-    return last_change_at(draft.rules, draft.now)
+    book = book_of(draft)
+    return 0 if book.is_empty else last_change_at(book.rules, draft.now)
 
 
 def longest_run_s(draft: Draft, owner: str) -> int:

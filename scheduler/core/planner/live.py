@@ -33,11 +33,11 @@ class Live:
 
     def put(self, reservation: Reservation) -> None:
         """Follow a reservation: one that is known keeps its place, one that has ended is let go."""
-        key = reservation.id
+        request = reservation.request
+        key = request.id
         if reservation.outcome is not None:
             self.drop(key)
             return
-        request = reservation.request
         self._resting.pop(key, None)
         self.all[key] = reservation
         self.by_sort.setdefault((request.gpus, request.queue), {})[key] = reservation

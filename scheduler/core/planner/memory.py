@@ -195,9 +195,9 @@ class Memory:
         """Keep what is as the plan will be after a change; if that is not committed after all, it is followed back."""
         after = plan if change.is_empty else apply(plan, change)
         for reservation in change.reservations:
-            row = None if reservation.is_closed else reservation
-            self._sort_in(reservation.id, row)
-            reservations.follow(reservation.id, row)
+            key, row = reservation.request.id, None if reservation.is_closed else reservation
+            self._sort_in(key, row)
+            reservations.follow(key, row)
         reservations.forget()
         self.board, self._plan, self._is_open = board, after, False
         self._rows, self._disks = reservations, (after.disks, disks)

@@ -165,12 +165,12 @@ class _Room:
         """Return the gaps of all sets of a size that somebody has left, each with the shortest that can be booked."""
         if gpus not in self._gaps:
             draft = self._draft
+            left = [(part, draft.partition_of(part).mask) for _, part in self._left if part.end_at > draft.now]
             found: set[tuple[HostId, Instant, Instant]] = {
                 (part.host, *gap)
-                for _, part in self._left
-                if part.end_at > draft.now
+                for part, mask in left
                 for partition in draft.hosts[part.host].profile.partitions_of_size(gpus)
-                if partition.mask & draft.partition_of(part).mask
+                if partition.mask & mask
                 for gap in draft.board.gaps(part.host, partition.id, part.start_at, part.end_at)
             }
             self._gaps[gpus] = [

@@ -306,7 +306,7 @@ def cut_fit(draft: Draft, want: Want, fit: Fit, *, end_by_at: Instant = FOREVER)
 
 def is_crossed(draft: Draft, want: Want) -> bool:
     """Whether the policy's own reservations stand where such a request may run: what is long cannot pass by them."""
-    shape = times_of(draft, want).shape
+    shape = _shape_of(want)
     if shape not in draft.crossed:
         draft.crossed[shape] = any(
             _lies_in(stretches_for(draft, want, span.host), span.start_at)
@@ -329,10 +329,17 @@ def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
 
 def times_of(draft: Draft, want: Want) -> RunTimes:
     """Return when a request may run."""
-    shape = want.gpus, want.queue, want.at_boundary, want.with_gifts
-    return RunTimes(
-        shape, partial(stretches_for, draft, want), partial(may_park_at, want.at_boundary), draft.horizon_at
-    )
+    shape = _shape_of(want)
+    if shape not in draft.run_times:
+        draft.run_times[shape] = RunTimes(
+            shape, partial(stretches_for, draft, want), partial(may_park_at, want.at_boundary), draft.horizon_at
+        )
+    return draft.run_times[shape]
+
+
+def _shape_of(want: Want) -> tuple[int, str, AtBoundary, bool]:
+    """Return what tells requests apart that may run at other times."""
+    return want.gpus, want.queue, want.at_boundary, want.with_gifts
 
 
 def stretches_for(draft: Draft, want: Want, host: HostId) -> Stretches:
