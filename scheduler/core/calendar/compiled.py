@@ -120,12 +120,14 @@ class CompiledCalendar:
         self._kinds: dict[int, tuple[Kind, int]] = {}
         self._place, self._out = _Place(), _Place()
         self._fit = _Fit()
-        self._due = c_int64()
+        self._due, self._which = c_int64(), c_int32()
         self._place_ref, self._out_ref = byref(self._place), byref(self._out)
-        self._fit_ref, self._due_ref = byref(self._fit), byref(self._due)
-        self._moved = (c_int32 * 256)()
+        self._fit_ref, self._due_ref, self._which_ref = byref(self._fit), byref(self._due), byref(self._which)
+        # Lent to each call: ctypes makes a type for each length of an array.
+        self._moved, self._keys, self._numbers = (c_int32 * 256)(), (c_int32 * 256)(), (c_int32 * 256)()
         self._piece_starts, self._piece_ends = (c_int64 * MOST_PIECES)(), (c_int64 * MOST_PIECES)()
         self._gap_starts, self._gap_ends = (c_int64 * 8)(), (c_int64 * 8)()
+        self._stretch_starts, self._stretch_ends = (c_int64 * 256)(), (c_int64 * 256)()
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -156,9 +158,12 @@ class CompiledCalendar:
         self, shape: int, hosts: Iterable[int], stretches: Sequence[tuple[Instant, Instant, bool]]
     ) -> None:
         n = len(stretches)
-        starts, ends, parks = (c_int64 * n)(), (c_int64 * n)(), (c_int32 * n)()
-        for number, (start, end, may_park) in enumerate(stretches):
-            starts[number], ends[number], parks[number] = start, end, may_park
+        if len(self._stretch_starts) < n:
+            self._stretch_starts, self._stretch_ends = (c_int64 * (2 * n))(), (c_int64 * (2 * n))()
+        starts, ends = self._stretch_starts, self._stretch_ends
+        parks = self._keys = _filled(self._keys, [may_park for _, _, may_park in stretches])
+        starts[:n] = [start for start, _, _ in stretches]
+        ends[:n] = [end for _, end, _ in stretches]
         for host in hosts:
             _checked(self._c.calendar_set_stretches(self._handle, shape, host, starts, ends, parks, n))
 
@@ -310,18 +315,18 @@ class CompiledCalendar:
     # ---- the plan that keeps every promise
 
     def compact(self, keys: Sequence[int]) -> list[int]:
-        given, moved = (c_int32 * len(keys))(*keys), self._room(len(keys))
-        count = _checked(self._c.calendar_compact(self._handle, given, len(keys), moved))
+        self._keys, moved = _filled(self._keys, keys), self._room(len(keys))
+        count = _checked(self._c.calendar_compact(self._handle, self._keys, len(keys), moved))
         return list(moved[:count])
 
     def relax(self, keys: Sequence[int]) -> list[int]:
-        given, moved = (c_int32 * len(keys))(*keys), self._room(len(keys))
-        count = _checked(self._c.calendar_relax(self._handle, given, len(keys), moved))
+        self._keys, moved = _filled(self._keys, keys), self._room(len(keys))
+        count = _checked(self._c.calendar_relax(self._handle, self._keys, len(keys), moved))
         return list(moved[:count])
 
     def rebook(self, keys: Sequence[int], most_gpu_s: int) -> int | None:
-        given = (c_int32 * len(keys))(*keys)
-        found = _checked(self._c.calendar_rebook(self._handle, given, len(keys), most_gpu_s, self._due_ref))
+        self._keys = _filled(self._keys, keys)
+        found = _checked(self._c.calendar_rebook(self._handle, self._keys, len(keys), most_gpu_s, self._due_ref))
         return self._due.value if found else None
 
     def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
@@ -330,10 +335,12 @@ class CompiledCalendar:
         return list(moved[:count]) if count else None
 
     def start_first(self, keys: Sequence[int], widest: Sequence[int]) -> tuple[int, list[int]] | None:
-        n, moved = len(keys), self._moved
-        mine, sizes, which = (c_int32 * n)(*keys), (c_int32 * n)(*widest), c_int32()
+        moved, which = self._moved, self._which
+        self._keys, self._numbers = _filled(self._keys, keys), _filled(self._numbers, widest)
         count = _checked(
-            self._c.calendar_start_first(self._handle, mine, sizes, n, MOST_DISPLACED, moved, byref(which))
+            self._c.calendar_start_first(
+                self._handle, self._keys, self._numbers, len(keys), MOST_DISPLACED, moved, self._which_ref
+            )
         )
         return (which.value, list(moved[:count])) if count else None
 
@@ -352,6 +359,15 @@ class CompiledCalendar:
         mine = self._fit
         mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent, mine.kind = fit[:7]
         mine.lead, mine.end_by = fit[7:]
+
+
+def _filled(room: "ctypes.Array[c_int32]", numbers: Sequence[int]) -> "ctypes.Array[c_int32]":
+    """Write numbers to the beginning of an array, or of a longer one; return it."""
+    n = len(numbers)
+    if len(room) < n:
+        room = (c_int32 * (2 * n))()
+    room[:n] = numbers  # type: ignore[call-overload]  # any sequence will do
+    return room
 
 
 def _told(place: _Place) -> Place:

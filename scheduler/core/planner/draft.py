@@ -23,7 +23,7 @@ from scheduler.core.plan import (
     Reservation,
     Rules,
 )
-from scheduler.core.planner.board import Board, RunTimes
+from scheduler.core.planner.board import Board
 from scheduler.core.planner.freed import Left
 from scheduler.core.planner.host_book import HostBook
 from scheduler.core.planner.late_stops import late_stops
@@ -120,8 +120,6 @@ class Draft:
         self._stretches, self.openings = self.memory.stretches(self._window_book, self.rules, self.horizon_at)
         self.crossed: dict[Hashable, bool] = {}
         """Of which shapes of requests it was looked whether the policy's own reservations stand in their way."""
-        self.run_times: dict[Hashable, RunTimes] = {}
-        """When requests of a shape may run, as far as anybody has asked."""
         self._leads_s: dict[tuple[int, int], int] = {}
         self._grace_s: int | None = None
         """The longest grace that anybody may be given."""
@@ -426,7 +424,6 @@ class Draft:
 
     def set_horizon(self, horizon_at: Instant) -> None:
         self.horizon_at = horizon_at
-        self.run_times.clear()
         self.memory.freed.note_all()
         self._stretches, self.openings = {}, Openings()
         self.board.forget_stretches()
@@ -645,7 +642,6 @@ class _Saved:
         if draft.windows is not self.windows or before != self.rules:
             draft.set_windows(self.windows)
             draft.rules, draft.new_rules, draft.policy_text, draft.horizon_at = self.rules
-            draft.run_times.clear()
             draft.forget_windows()
         del draft.events[self.events :]
         draft.is_room_freed = self.is_room_freed

@@ -329,12 +329,9 @@ def is_of_one_partition(spans: Sequence[BookedSpan]) -> bool:
 
 def times_of(draft: Draft, want: Want) -> RunTimes:
     """Return when a request may run."""
-    shape = _shape_of(want)
-    if shape not in draft.run_times:
-        draft.run_times[shape] = RunTimes(
-            shape, partial(stretches_for, draft, want), partial(may_park_at, want.at_boundary), draft.horizon_at
-        )
-    return draft.run_times[shape]
+    return RunTimes(
+        _shape_of(want), partial(stretches_for, draft, want), partial(may_park_at, want.at_boundary), draft.horizon_at
+    )
 
 
 def _shape_of(want: Want) -> tuple[int, str, AtBoundary, bool]:
