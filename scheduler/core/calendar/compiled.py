@@ -128,6 +128,8 @@ class CompiledCalendar:
         self._piece_starts, self._piece_ends = (c_int64 * MOST_PIECES)(), (c_int64 * MOST_PIECES)()
         self._gap_starts, self._gap_ends = (c_int64 * 8)(), (c_int64 * 8)()
         self._stretch_starts, self._stretch_ends = (c_int64 * 256)(), (c_int64 * 256)()
+        self._instants: dict[int, _Fit] = {}
+        """A fit of hardly any length for each size."""
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -266,6 +268,17 @@ class CompiledCalendar:
 
     def is_free(self, host: int, place: int, start_at: Instant, end_at: Instant) -> bool:
         return bool(self._c.calendar_is_free(self._handle, host, place, start_at, end_at))
+
+    def free_sizes(self, sizes: Iterable[int]) -> set[int]:
+        found = set()
+        for size in sizes:
+            fit = self._instants.get(size)
+            if fit is None:
+                self._set_fit(Fit(size, 1, 1))
+                fit = self._instants[size] = _Fit.from_buffer_copy(self._fit)
+            if not self._c.calendar_earliest(self._handle, byref(fit), self.now, self.now, self._out_ref):
+                found.add(size)
+        return found
 
     def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
         return int(self._c.calendar_free_until(self._handle, host, place, from_at))

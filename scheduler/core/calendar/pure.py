@@ -351,6 +351,10 @@ class PureCalendar:
             and (mine.gap_ends[place][at] >= end_at)
         )
 
+    def free_sizes(self, sizes: Iterable[int]) -> set[int]:
+        """Return those sizes of which some set is free at this instant."""
+        return {size for size in sizes if self.earliest(Fit(size, 1, 1), self.now, self.now) is not None}
+
     def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
         """Return until when a set is free from an instant on; that instant itself when it is not."""
         mine = self._hosts[host]

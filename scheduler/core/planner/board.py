@@ -85,6 +85,8 @@ class Board:
         self.movable: dict[ReservationId, Movable] = {}
         self.movable_by_shape: dict[Hashable, dict[ReservationId, Movable]] = {}
         """The same by when they may run; of some shapes there may be none."""
+        self.resting: set[ReservationId] = set()
+        """Those that may not be moved, need no look before they begin or may start, and were not changed since."""
         self.unsure: set[ReservationId] = set()
         """Those of whom it may not be known as what they may be moved, if at all: too many perhaps, never too few."""
         self._movable_by: tuple[object, ...] = ()
@@ -218,6 +220,8 @@ class Board:
             known = self.movable.get(reservation)
             if known is not None and known.spans[0].start_at <= now:
                 self.fix(reservation)
+            elif reservation in self.resting:
+                self.doubt(reservation)
         self.calendar.advance(now)
 
     def begin_moving(self, by: tuple[object, ...]) -> None:
@@ -226,7 +230,8 @@ class Board:
             self._movable_by = by
             for known in self.movable.values():
                 self.calendar.set_due(known.key, FIXED)
-            self.unsure.update(self.movable)
+            self.unsure |= self.movable.keys() | self.resting
+            self.resting.clear()
             self.movable.clear()
             self.movable_by_shape.clear()
             self._starts.clear()
@@ -272,7 +277,7 @@ class Board:
         known = self.movable.get(reservation)
         if known is not None and known.key == key:
             self._forget(reservation)
-            self.unsure.add(reservation)
+            self.doubt(reservation)
         if key % 2 == 0:
             self._unused.append(key)
 
@@ -287,7 +292,18 @@ class Board:
         known = self._forget(reservation)
         if known is not None:
             self.calendar.set_due(known.key, FIXED)
-            self.unsure.add(reservation)
+            self.doubt(reservation)
+
+    def doubt(self, reservation: ReservationId) -> None:
+        """Say that a reservation was changed, or that its time has come: it may not be known how it may be moved."""
+        self.unsure.add(reservation)
+        self.resting.discard(reservation)
+
+    def rest(self, reservation: ReservationId, until_at: Instant) -> None:
+        """Say that one may not be moved, and needs no look before an instant, as long as it is not changed."""
+        self.unsure.discard(reservation)
+        self.resting.add(reservation)
+        heappush(self._starts, (until_at, reservation))
 
     def _forget(self, reservation: ReservationId) -> Movable | None:
         """Forget how a booking may be moved; return what was known of it."""

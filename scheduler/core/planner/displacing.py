@@ -112,7 +112,7 @@ class Displacer:
         """
         if gpus not in self._stuck_on:
             found: dict[HostId, list[tuple[Instant, int]]] = {}
-            for one in unmovable(self._draft):
+            for one in unmovable(self._draft, with_resting=True):
                 if one.spans and _may_give_way_to(self._draft, one, gpus):
                     for span in one.spans:
                         found.setdefault(span.host, []).append((span.start_at, self._draft.partition_of(span).mask))

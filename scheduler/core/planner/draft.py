@@ -140,7 +140,7 @@ class Draft:
         first = min((by_number(key)[0] for key in self.reservations), default=0)
         board = Board(self.hosts.values(), self.now, first_number=first, may_be_compiled=self.memory.may_be_compiled)
         for reservation in self.reservations.values():
-            board.unsure.add(reservation.id)
+            board.doubt(reservation.id)
             for span in reservation.spans:
                 board.book(reservation.id, span)
         return board
@@ -386,7 +386,7 @@ class Draft:
         key = reservation.id
         self.touched.add(key)
         self.settled.look_at(key)
-        self.board.unsure.add(key)
+        self.board.doubt(key)
         self.reservations[key] = reservation
         self._live.put(reservation)
 
@@ -509,7 +509,7 @@ class Draft:
         is_in_order = not self._live.would_be_out_of_order({key: before[key] for key in changed})
         for key in changed:
             self.settled.look_at(key)
-            self.board.unsure.add(key)
+            self.board.doubt(key)
             was = before[key]
             if was is None:
                 self._live.drop(key)

@@ -15,6 +15,7 @@ from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import limits_changed_at
 from scheduler.core.planner.moving import make_movable, may_start_early, unmovable
 from scheduler.core.planner.placing import opens_at
+from scheduler.core.planner.promising import is_in_time
 from scheduler.core.planner.starting import Tries, free_sizes
 from scheduler.core.requests import ReservationId, by_number
 from scheduler.core.rules import OrderKind
@@ -60,8 +61,11 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
     others = []
     for key in keys:
         reservation = unstarted[key]
-        if (reservation.request.not_before_at or 0) > draft.now:
-            tried.not_before(key, reservation.request.not_before_at or 0)
+        not_before_at = reservation.request.not_before_at or 0
+        if not_before_at > draft.now:
+            tried.not_before(key, not_before_at)
+            if key in draft.board.unsure and is_in_time(draft, reservation):
+                draft.board.rest(key, min(not_before_at, reservation.spans[0].start_at))
         elif may_start_early(draft, reservation) and _is_let_in(draft, reservation):
             others.append(reservation)
     sizes = {next(iter(some.values())).reservation.request.gpus for some in movable}

@@ -147,7 +147,7 @@ class Memory:
         stayed: set[ReservationId] = set()
         for key in changed:
             self._sort_in(key, after.get(key))
-            board.unsure.add(key)
+            board.doubt(key)
             self.freed.note(before.get(key), after.get(key))
             if key in before and key in after and _lie_alike(before[key], after[key]):
                 # Most of what others change is that something was started where it was booked.
@@ -163,7 +163,8 @@ class Memory:
             self._rows = None
             self._live.refill(_in_order(plan).values())
             # Rows that a step wrote back as they were are in the plan the older of two equal values.
-            board.unsure.update(board.movable)
+            for key in list(board.movable):
+                board.doubt(key)
         for key in changed:
             if key in after and key not in stayed:
                 for span in after[key].spans:

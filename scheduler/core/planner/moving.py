@@ -32,13 +32,17 @@ def may_start_early(draft: Draft, reservation: Reservation) -> bool:
     return not request.is_at_fixed_time and (request.not_before_at or 0) <= draft.now
 
 
-def unmovable(draft: Draft) -> list[Reservation]:
-    """Return those not started that the board may not move as they are, in the order in which they came."""
+def unmovable(draft: Draft, *, with_resting: bool = False) -> list[Reservation]:
+    """Return those not started that the board may not move as they are, in the order in which they came.
+
+    `with_resting`: those too of whom it is known that they are in time, and cannot start or move yet.
+    """
     known, unsure, unstarted = draft.board.movable, draft.board.unsure, draft.unstarted()
     for key in list(unsure):
         if key not in unstarted or (key in known and known[key].reservation is unstarted[key]):
             unsure.discard(key)
-    return [unstarted[key] for key in sorted(unsure, key=by_number)]
+    found = unsure | draft.board.resting if with_resting else unsure
+    return [unstarted[key] for key in sorted(found, key=by_number)]
 
 
 def make_movable(draft: Draft, waiting: Iterable[Reservation] | None = None) -> None:

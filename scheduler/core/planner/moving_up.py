@@ -15,7 +15,7 @@ from scheduler.core.planner.freed import Left
 from scheduler.core.planner.limits import book_of, limits_changed_at
 from scheduler.core.planner.moving import unmovable
 from scheduler.core.planner.placing import earliest_piece, opens_at
-from scheduler.core.planner.promising import has_started
+from scheduler.core.planner.promising import has_started, is_in_time
 from scheduler.core.planner.replanning import in_order_of_claim
 from scheduler.core.requests import HostId, Request
 from scheduler.core.spans import FOREVER, Instant
@@ -62,9 +62,7 @@ def _may_move_up(draft: Draft, reservation: Reservation, room: "_Room | None") -
             return True
         # One without a disk looks for room for one too.
         return not is_disk_bound(draft, reservation) and _may_be_earlier(draft, reservation, None)
-    by_at = first.start_at + draft.lead_s(draft.hosts[first.host].profile, reservation.request.gpus)
-    is_in_time = by_at <= promise.start_by_at and reservation.spans[-1].end_at <= promise.end_by_at
-    return not is_in_time and bool(movable(draft, reservation))
+    return not is_in_time(draft, reservation) and bool(movable(draft, reservation))
 
 
 def _may_be_earlier(draft: Draft, reservation: Reservation, room: "_Room | None") -> bool:

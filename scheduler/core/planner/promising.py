@@ -35,6 +35,14 @@ def keeps(
     return spans[-1].end_at <= promise.end_by_at
 
 
+def is_in_time(draft: Draft, reservation: Reservation) -> bool:
+    """Whether one that was not started is booked for later, where it keeps its promise."""
+    spans, promise = reservation.spans, reservation.promise
+    if not spans or spans[0].start_at <= draft.now or promise is None:
+        return False
+    return keeps(draft, reservation.request, promise, spans)
+
+
 def has_started(reservation: Reservation) -> bool:
     """Whether anything of it was ever pinned: from then on it has a disk and a place to resume."""
     return reservation.generation > 0

@@ -7,9 +7,7 @@ is looked for: of another kind, in pieces. For whom there is none yet, others ma
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from functools import cache
 
-from scheduler.core.calendar.bookings import Fit
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
@@ -125,13 +123,7 @@ def _is_over_now(draft: Draft, reservation: Reservation) -> bool:
 
 def free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
     """Return the sizes of which some set has nothing booked on it now."""
-    calendar, now = draft.ready_board().calendar, draft.now
-    return {size for size in sizes if calendar.earliest(_instant_of(size), now, now) is not None}
-
-
-@cache
-def _instant_of(size: int) -> Fit:
-    return Fit(size, 1, 1)
+    return draft.ready_board().calendar.free_sizes(sizes)
 
 
 class _DiskRoom:
