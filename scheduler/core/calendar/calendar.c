@@ -482,27 +482,26 @@ static void give(Calendar *c, i32 key, const Place *place) {
     for (i32 n = 0; n < kind->conflict_count[place->set]; n++) {
         i32 other = kind->conflicts[place->set][n];
         u64 rest = kind->masks[other] & ~mine;
-        i64 cursor = from;
-        if (rest) {
-            /* Sweep the lines of the other GPUs at once: whoever begins first comes next. */
-            i32 at[MOST_GPUS], gpus[MOST_GPUS], count = 0;
-            for (i32 g = 0; g < kind->gpus; g++)
-                if (rest >> g & 1) { at[count] = busy_after(&host->lines[g], from); gpus[count++] = g; }
-            for (;;) {
-                i32 next = -1;
-                i64 starts = end;
-                for (i32 i = 0; i < count; i++) {
-                    const Line *line = &host->lines[gpus[i]];
-                    if (at[i] < line->n && line->at[at[i]].start < starts) { starts = line->at[at[i]].start; next = i; }
-                }
-                if (next < 0) break;
-                i64 ends = host->lines[gpus[next]].at[at[next]].end;
-                at[next]++;
-                if (starts > cursor) add_piece(c, place->host, other, (Stretch){cursor, starts});
-                cursor = later(cursor, ends);
+        /* Sweep the lines of the other GPUs at once, from where all are free to where the first is busy. */
+        i32 at[MOST_GPUS], gpus[MOST_GPUS], count = 0;
+        for (i32 g = 0; rest && g < kind->gpus; g++)
+            if (rest >> g & 1) { at[count] = busy_after(&host->lines[g], from); gpus[count++] = g; }
+        for (i64 cursor = from; cursor < end;) {
+            i64 busy_until = cursor, free_until = end;
+            for (i32 i = 0; i < count; i++) {
+                const Line *line = &host->lines[gpus[i]];
+                while (at[i] < line->n && line->at[at[i]].end <= cursor) at[i]++;
+                if (at[i] == line->n) continue;
+                const Busy *first = &line->at[at[i]];
+                if (first->start <= cursor) busy_until = later(busy_until, first->end);
+                else free_until = sooner(free_until, first->start);
             }
+            if (busy_until == cursor) {
+                add_piece(c, place->host, other, (Stretch){cursor, free_until});
+                busy_until = free_until;
+            }
+            cursor = busy_until;
         }
-        if (cursor < end) add_piece(c, place->host, other, (Stretch){cursor, end});
     }
 }
 
