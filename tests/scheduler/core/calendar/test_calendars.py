@@ -89,6 +89,9 @@ class History:
         from_at = self.slow.now + self.random.randint(0, 60)
         place = self.fast.earliest(fit, from_at)
         assert (None if place is None else place.start_at) == self.slow.earliest(fit, from_at)
+        now = self.slow.now
+        free = {size for size in self.fast.sizes if self.slow.earliest(Fit(size, 1, 1), now) == now}
+        assert self.fast.free_sizes(self.fast.sizes) == free
         if place is None:
             return
         assert self.slow.fits(fit, place.host, place.set, place.start_at) == place.end_at
@@ -347,6 +350,18 @@ def test_an_empty_fleet_takes_what_fills_it_at_once(make: Make, size: int, hosts
     full = calendar.earliest(fit, 0)
     assert full is not None
     assert full.start_at == 100
+
+
+def test_arrays_that_are_lent_grow_with_what_is_given(make: Make) -> None:
+    calendar, many = make(0), 700
+    calendar.add_host(aligned_kind())
+    shape = calendar.add_shape()
+    calendar.set_stretches(shape, [0], [(100 * number, 100 * number + 50, False) for number in range(many)])
+    for key in range(many):
+        calendar.book(key, Place(100 * key, 100 * key + 50, 0, 0), Fit(1, 50, 50, shape), FIXED)
+    assert calendar.relax(range(many)) == []
+    assert calendar.start_first(range(1, many), [1] * (many - 1)) is None
+    assert calendar.earliest(Fit(1, 50, 50, shape), 100 * (many - 1) + 1) is None
 
 
 def test_what_starts_on_a_used_host_breaks_up_least(make: Make) -> None:

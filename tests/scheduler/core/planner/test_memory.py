@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
 from scheduler.core.intents import Submit
 from scheduler.core.plan import PlanChange, apply, pinned
+from scheduler.core.planner import memory
 from scheduler.core.requests import Ask
 from scheduler.core.spans import HOUR_S
 from tests.property.worlds import World, world
@@ -59,3 +62,33 @@ def test_what_others_have_left_is_known_also_where_the_board_has_to_be_made_anew
     made.kept.begin(plan, made.facts, made.now - 1)
     assert made.kept.is_new
     assert made.kept.freed.take("by") == [(one.request.owner, span) for span in one.spans]
+
+
+def test_what_was_worked_out_from_windows_that_a_step_has_changed_goes_on_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = with_one_that_begins()
+    before = made.kept.window_book(made.plan)
+    made.now = min(window.decide_at for window in made.plan.windows.values())
+    assert made.step().windows, "a night is given away, for nobody asked for it"
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "WindowBook", None)
+        book = made.kept.window_book(made.plan)
+    assert book is not before
+    assert book.by_id == dict(sorted(made.plan.windows.items()))
+    stretches, openings = made.kept.stretches(book, made.plan.rules, made.plan.horizon_at)
+    made.file(Submit(ask=Ask(owner="ben", queue="interactive", gpus=1, run_s=HOUR_S)))
+    assert made.kept.window_book(made.plan) is book
+    known = made.kept.stretches(book, made.plan.rules, made.plan.horizon_at)
+    assert known[0] is stretches
+    assert known[1] is openings
+
+
+def test_limits_are_worked_out_once_for_a_policy() -> None:
+    made = with_one_that_begins()
+    assert made.plan.rules is not None
+    book = made.kept.limit_book(made.plan.rules)
+    made.now += 1
+    made.step()
+    assert made.kept.limit_book(made.plan.rules) is book
+    assert made.kept.limit_book(replace(made.plan.rules, version=9)) is not book
