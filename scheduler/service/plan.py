@@ -101,7 +101,8 @@ class PlanTask:
                     )
                     self._settled_version = plan.version
                     break
-                self.plans.commit(plan, change, author=_author_of(change, intents))
+                author = _author_of(change, intents)
+                self.plans.commit(plan, change, author=author, after=self._kept.plan_after)
             except StalePlan:
                 continue
             except Exception as error:
@@ -137,7 +138,8 @@ class PlanTask:
         first = intents[0]
         try:
             change = self._step(plan, (first,), now)
-            self.plans.commit(plan, change, author=_author_of(change, (first,)))
+            author = _author_of(change, (first,))
+            self.plans.commit(plan, change, author=author, after=self._kept.plan_after)
         except StalePlan:
             return
         except Exception as error:

@@ -39,13 +39,24 @@ class PlanCache:
                 self._plan = self._store.load_plan(now=self._clock.now())
             return self._plan
 
-    def commit(self, base: Plan, change: PlanChange, *, author: str, lease: LeaseClaim | None = None) -> Plan:
+    def commit(
+        self,
+        base: Plan,
+        change: PlanChange,
+        *,
+        author: str,
+        lease: LeaseClaim | None = None,
+        after: Plan | None = None,
+    ) -> Plan:
         """Commit a change made from `base` and return the plan after it.
+
+        `after`: what `apply` makes of the two, if somebody has done so. It is kept as it is, so that who remembers
+        things of its very rows finds them again.
 
         Raises StalePlan when another came first, and LeaseLost when a `lease` is given that is not held any more.
         """
         self._store.commit_plan(base.version, change, at=self._clock.now(), author=author, lease=lease)
-        after = _without_past(apply(base, change), self._clock.now())
+        after = _without_past(apply(base, change) if after is None else after, self._clock.now())
         with self._lock:
             # A later one may have been read meanwhile.
             if self._plan is None or self._plan.version < after.version:

@@ -71,6 +71,7 @@ def test_what_was_worked_out_from_windows_that_a_step_has_changed_goes_on_with_t
     before = made.kept.window_book(made.plan)
     made.now = min(window.decide_at for window in made.plan.windows.values())
     assert made.step().windows, "a night is given away, for nobody asked for it"
+    made.plan = made.kept.plan_after
     with monkeypatch.context() as patch:
         patch.setattr(memory, "WindowBook", None)
         book = made.kept.window_book(made.plan)
