@@ -58,14 +58,12 @@ class Displacer:
         if not draft.windows:
             # Then the calendar moves all that may be moved.
             return
-        movable, now, stuck_from_at = draft.board.movable, draft.now, self._first_stuck_at
+        movable, now = draft.board.movable, draft.now
         for reservation in waiting:
             request = reservation.request
-            if request.gpus not in stuck_from_at:
-                self._stuck_from_at(request.gpus)
             known = movable.get(request.id)
             # Where nobody else is in its way than whom the calendar can move, it has tried that.
-            if known is None or stuck_from_at[request.gpus] < now + known.whole_s:
+            if known is None or self._stuck_from_at(request.gpus) < now + known.whole_s:
                 if not self.goes_on:
                     return
                 yield reservation

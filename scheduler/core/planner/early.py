@@ -50,13 +50,13 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
     if not are_all and not keys:
         return [], set()
     make_movable(draft)
-    movable: list[dict[ReservationId, Movable]] = []
+    groups: list[dict[ReservationId, Movable]] = []
     if are_all:
         draft.are_all_to_be_tried = False
         tried.all_at(draft.now, by)
         # Who may be moved may start early.
         alike = draft.board.movable_by_shape.values()
-        movable += [some for some in alike if some and _is_let_in(draft, next(iter(some.values())).reservation)]
+        groups += [group for group in alike if group and _is_let_in(draft, next(iter(group.values())).reservation)]
         keys = {one.request.id for one in unmovable(draft)}
     others = []
     for key in keys:
@@ -68,12 +68,12 @@ def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:
                 draft.board.rest(key, min(not_before_at, reservation.spans[0].start_at))
         elif may_start_early(draft, reservation) and _is_let_in(draft, reservation):
             others.append(reservation)
-    sizes = {next(iter(some.values())).reservation.request.gpus for some in movable}
+    sizes = {next(iter(group.values())).reservation.request.gpus for group in groups}
     free = free_sizes(draft, sizes.union(one.request.gpus for one in others))
     waiting = [one for one in others if one.request.gpus in free]
-    for some in movable:
-        if next(iter(some.values())).reservation.request.gpus in free:
-            waiting += [one.reservation for key, one in some.items() if unstarted.get(key) is one.reservation]
+    for group in groups:
+        if next(iter(group.values())).reservation.request.gpus in free:
+            waiting += [one.reservation for key, one in group.items() if unstarted.get(key) is one.reservation]
     return waiting, free
 
 

@@ -170,7 +170,7 @@ def _settle_running(draft: Draft, reservation: Reservation, vms: Vms, current: V
     if cannot_keep(draft, reservation):
         break_promise(draft, reservation, _cause_of_loss(reservation, vms))
         reservation = draft.reservations[reservation.id]
-    (host,) = [host for host, vm in vms if vm is current]
+    host = next(host for host, vm in vms if vm is current)
     ran_at = ran_since_at(draft, reservation, host, current)
     assert ran_at is not None
     running_at = max(ran_at, reservation.request.not_before_at or 0)
@@ -291,12 +291,14 @@ def _drop_disks(draft: Draft) -> None:
         holder = draft.reservations.get(draft.disks[disk_id].reservation)
         is_held = holder is not None and holder.outcome is None
         if disk_id not in present and not is_held:
-            draft.is_room_freed = draft.is_room_freed or _is_crowded(draft, draft.disks[disk_id])
-            del draft.disks[disk_id]
+            if _drop_disk(draft, draft.disks[disk_id]):
+                draft.is_room_freed = True
 
 
-def _is_crowded(draft: Draft, disk: BookedDisk) -> bool:
-    """Whether anybody's disk may have been in want of room in the pool of a disk."""
+def _drop_disk(draft: Draft, disk: BookedDisk) -> bool:
+    """Drop a disk; return whether its pool was so full that others may have been in want of room for theirs."""
     room_gib = draft.pool_room_gib(disk.storage, is_scratch=disk.is_scratch)
     left_gib = room_gib - draft.disks.booked_gib(disk.storage, is_scratch=disk.is_scratch)
+    del draft.disks[disk.id]
+    # The largest of all, kept ones too: whoever waits has one booked, and a look too many does no harm.
     return left_gib < draft.disks.largest_gib()
