@@ -120,8 +120,8 @@ def different(before: Mapping[K, V], after: Mapping[K, V]) -> list[K]:
     if base is other_base:
         keys: Iterable[K] = layer.keys() | other_layer.keys()
         # Most of what is in both layers is the very same.
-        changed = [key for key in keys if layer.get(key) is not other_layer.get(key)]
-        return [key for key in changed if before.get(key) is not after.get(key)]
+        apart = [key for key in keys if layer.get(key) is not other_layer.get(key)]
+        return [key for key in apart if before.get(key) is not after.get(key)]
     found = [key for key, row in after.items() if before.get(key) is not row]
     if len(before) + sum(key not in before for key in found) > len(after):
         found += [key for key in before if key not in after]

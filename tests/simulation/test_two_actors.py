@@ -260,11 +260,13 @@ def before_commit_of(home: InProcess, author: str, do: Callable[[], Any], patch:
     """Let something happen between the decision and the first commit of an author; return who tried to commit."""
     commit, tried = home.plans.commit, list[str]()
 
-    def late_commit(base: Plan, change: PlanChange, *, author: str, lease: LeaseClaim | None = None) -> Plan:
+    def late_commit(
+        base: Plan, change: PlanChange, *, author: str, lease: LeaseClaim | None = None, after: Plan | None = None
+    ) -> Plan:
         tried.append(author)
         if tried.count(author) == 1 and author.startswith(first):
             do()
-        return commit(base, change, author=author, lease=lease)
+        return commit(base, change, author=author, lease=lease, after=after)
 
     first = author
     patch.setattr(home.plans, "commit", late_commit)
