@@ -379,7 +379,7 @@ def _filled(room: "ctypes.Array[c_int32]", numbers: Sequence[int]) -> "ctypes.Ar
     n = len(numbers)
     if len(room) < n:
         room = (c_int32 * (2 * n))()
-    room[:n] = numbers  # type: ignore[call-overload]  # any sequence will do
+    room[:n] = [*numbers]
     return room
 
 

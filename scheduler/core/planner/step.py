@@ -46,6 +46,7 @@ from scheduler.core.planner.intent_checks import check_intent
 from scheduler.core.planner.limits import longest_run_s
 from scheduler.core.planner.memory import Memory
 from scheduler.core.planner.moving_up import compress
+from scheduler.core.planner.owed import latest_start
 from scheduler.core.planner.promising import has_started, keeps_promise
 from scheduler.core.planner.settling import close_ended, settle
 from scheduler.core.reasons import Reason, ReasonCode, reason
@@ -245,7 +246,7 @@ def _extend(draft: Draft, reservation: Reservation, by_s: int) -> tuple[Reason, 
 
 
 def _restart(draft: Draft, reservation: Reservation) -> tuple[Reason, ...]:
-    current = next((vm for _, vm in draft.vms_of(reservation.id) if vm.generation == reservation.generation), None)
+    current = latest_start(reservation, draft.vms_of(reservation.id))
     is_ahead = any(span.end_at > draft.now for span in reservation.spans)
     if current is None or current.end is not VmEnd.SELF_SHUTDOWN or not is_ahead:
         return (_wrong_phase(draft, reservation, "restarted"),)
