@@ -3,6 +3,7 @@
 Both calendars, in Python and in C, take and give these.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from scheduler.core.spans import FOREVER, Instant
@@ -62,3 +63,14 @@ class Booking(NamedTuple):
     """The latest start that its promise allows; FIXED: never moved."""
     pieces: tuple[tuple[Instant, Instant], ...] = ()
     """Of one that is cut: start and end of each piece, the first and the last of them those of the place."""
+
+
+class Rooms(NamedTuple):
+    """Where there is room for what starts now, and is kept for a while after its end.
+
+    A booking's own room is its own from its start on, on all hosts with the label of the one that it is booked on.
+    """
+
+    until_at: Sequence[Instant]
+    """Of each host by number: until when it has room."""
+    kept_s: int

@@ -26,7 +26,10 @@ typedef int32_t i32;
 typedef uint64_t u64;
 
 typedef struct { i64 start, end; i32 host, set; } Place;
-typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by; } Fit;
+/* Until when each host has room for what starts now, if it is not its own from `own` on, on hosts with its label. */
+typedef struct { const i64 *until; i64 end, own; i32 label; } Room;
+/* `room`: of one that is looked for now, else NULL; never of a booking. */
+typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by; const Room *room; } Fit;
 typedef struct { i64 start, end; } Stretch;
 /* Of `n` pieces; 0: of one, its place. */
 typedef struct { Place place; Fit fit; i64 due; i32 used, n; Stretch *pieces; } Booking;
@@ -163,7 +166,7 @@ static void tighten(const Calendar *c, Chunk *chunk) {
 
 /* ---- making one */
 
-i32 calendar_version(void) { return 5; }
+i32 calendar_version(void) { return 6; }
 
 void calendar_free(Calendar *c) {
     if (!c) return;
@@ -639,8 +642,15 @@ i32 calendar_end_at(Calendar *c, i32 key, i64 end) {
 
 /* ---- asking */
 
-static int may_use(const Host *host, const Fit *fit) {
+static int has_room(const Calendar *c, i32 number, const Room *room) {
+    i64 until = room->until[number];
+    return until >= room->end || (c->hosts[number].label == room->label && until >= room->own);
+}
+
+static int may_use(const Calendar *c, i32 number, const Fit *fit) {
+    const Host *host = &c->hosts[number];
     if (fit->kind >= 0 && host->kind != fit->kind) return 0;
+    if (fit->room && !has_room(c, number, fit->room)) return 0;
     return (fit->label < 0 || host->label == fit->label) && (!host->silent || fit->silent);
 }
 
@@ -767,9 +777,8 @@ i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Plac
             i64 start = later(gap->start, from), at, until;
             if (gap->end - start < fit->shortest) continue;
             fitted = 1;
-            const Host *host = &c->hosts[gap->host];
-            if (!may_use(host, fit)) continue;
-            i64 begin_at = host->begin[gap->set];
+            if (!may_use(c, gap->host, fit)) continue;
+            i64 begin_at = c->hosts[gap->host].begin[gap->set];
             if (!fit_in(c, gap->host, gap->set, begin_at, start, gap->end, fit, best_at, &at, &until)) continue;
             if (at < best_at) {
                 *best = (Place){at, until, gap->host, gap->set};
@@ -838,9 +847,9 @@ i32 calendar_latest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place 
             i64 start = sooner(latest_at, gap->end - whole), low = later(gap->start, from);
             if (gap->end - whole >= now && gap->end - later(gap->start, now) >= whole) fitted = 1;
             if (start < low || start <= best_at) continue;
-            const Host *host = &c->hosts[gap->host];
-            if (!may_use(host, fit)) continue;
-            i64 found = fit_late(c, gap->host, gap->set, later(low, host->begin[gap->set]), start, gap->end, fit);
+            if (!may_use(c, gap->host, fit)) continue;
+            i64 begin_at = c->hosts[gap->host].begin[gap->set];
+            i64 found = fit_late(c, gap->host, gap->set, later(low, begin_at), start, gap->end, fit);
             if (found <= best_at) continue;
             *best = (Place){found, found + fit->whole, gap->host, gap->set};
             best_at = found;
@@ -893,7 +902,7 @@ i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32
 /* Book requests at their earliest places, one after the other; return how many found one. Their keys count up. */
 i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes, i32 n, i64 from, i64 *starts) {
     for (i32 i = 0; i < n; i++) {
-        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1, ONE_PIECE, FOREVER};
+        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1, ONE_PIECE, FOREVER, NULL};
         Place place;
         if (calendar_earliest(c, &fit, from, FOREVER, &place)) return i;
         if (calendar_book(c, key + i, &place, &fit, FIXED)) return NO_MEMORY;
@@ -1050,12 +1059,19 @@ static i32 look_at(
     return 1;
 }
 
-/* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved. */
-i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
+/* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved.
+
+   `rooms`: until when each host has room for what it has to keep for `after` behind its end; NULL: all for ever. */
+i32 calendar_start_now(
+    Calendar *c, i32 key, i32 widest, i32 most, const i64 *rooms, i64 after, i32 *moved
+) {
     if (most > MOST_DISPLACED) most = MOST_DISPLACED;
     if (!is_booked(c, key)) return NO_PLACE;
-    const Fit fit = c->bookings[key].fit;
+    const Booking *booked = &c->bookings[key];
+    Fit fit = booked->fit;
     i64 now = c->now;
+    Room room = {rooms, now + fit.whole + after, booked->place.start, c->hosts[booked->place.host].label};
+    if (rooms) fit.room = &room;
     Option options[MOST_TRIES + 1];
     Stretch pieces[MOST_PIECES];
     i32 option_count = 0, seen = 0, on_host = -1, n_pieces = 0;
@@ -1065,10 +1081,9 @@ i32 calendar_start_now(Calendar *c, i32 key, i32 widest, i32 most, i32 *moved) {
         for (i32 n = 0; n < chunk->n; n++) {
             const Place *gap = &chunk->gaps[n];
             if (gap->start != BEGUN || seen == MOST_FREE) goto ranked;
-            if (gap->end <= now) continue;
+            if (gap->end <= now || (rooms && !has_room(c, gap->host, &room))) continue;
             seen++;
-            const Host *host = &c->hosts[gap->host];
-            if (!may_use(host, &fit) || host->begin[gap->set] > now) continue;
+            if (!may_use(c, gap->host, &fit) || c->hosts[gap->host].begin[gap->set] > now) continue;
             if (gap->host != on_host) {
                 on_host = gap->host;
                 n_pieces = pieces_now(c, &fit, on_host, pieces);
@@ -1106,10 +1121,11 @@ ranked:
 
 /* Start the first of some that can start now; return how many bookings moved, as above, and which one it was. */
 i32 calendar_start_first(
-    Calendar *c, const i32 *keys, const i32 *widest, i32 n, i32 most, i32 *moved, i32 *which
+    Calendar *c, const i32 *keys, const i32 *widest, i32 n, i32 most, const i64 *rooms, i64 after, i32 *moved,
+    i32 *which
 ) {
     for (i32 i = 0; i < n; i++) {
-        i32 count = calendar_start_now(c, keys[i], widest[i], most, moved);
+        i32 count = calendar_start_now(c, keys[i], widest[i], most, rooms, after, moved);
         if (count) {
             *which = i;
             return count;

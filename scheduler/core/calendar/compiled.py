@@ -10,13 +10,13 @@ from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint64, c_void
 from functools import cache
 from importlib.resources import files
 
-from scheduler.core.calendar.bookings import FIXED, MOST_DISPLACED, MOST_PIECES, ONE_PIECE, Booking, Fit, Place
+from scheduler.core.calendar.bookings import FIXED, MOST_DISPLACED, MOST_PIECES, ONE_PIECE, Booking, Fit, Place, Rooms
 from scheduler.core.calendar.kinds import Kind
 from scheduler.core.errors import BrokenInvariant
 from scheduler.core.spans import FOREVER, Instant
 
 LIBRARY = "_calendar.so"
-VERSION = 5
+VERSION = 6
 """Of what the library and this file have agreed upon: raised together with calendar_version."""
 _BUSY, _TAKEN, _NO_PLACE = -1, -2, -4
 
@@ -36,6 +36,7 @@ class _Fit(Structure):
         ("kind", c_int32),
         ("lead", c_int64),
         ("end_by", c_int64),
+        ("room", c_void_p),
     )
 
 
@@ -92,8 +93,14 @@ def _library() -> ctypes.CDLL | None:
         "calendar_compact": (c_int32, [c_void_p, keys, c_int32, keys]),
         "calendar_relax": (c_int32, [c_void_p, keys, c_int32, keys]),
         "calendar_rebook": (c_int32, [c_void_p, keys, c_int32, c_int64, POINTER(c_int64)]),
-        "calendar_start_now": (c_int32, [c_void_p, c_int32, c_int32, c_int32, keys]),
-        "calendar_start_first": (c_int32, [c_void_p, keys, keys, c_int32, c_int32, keys, keys]),
+        "calendar_start_now": (
+            c_int32,
+            [c_void_p, c_int32, c_int32, c_int32, POINTER(c_int64), c_int64, keys],
+        ),
+        "calendar_start_first": (
+            c_int32,
+            [c_void_p, keys, keys, c_int32, c_int32, POINTER(c_int64), c_int64, keys, keys],
+        ),
     }
     for name, (restype, argtypes) in signatures.items():
         function = getattr(library, name)
@@ -128,6 +135,8 @@ class CompiledCalendar:
         self._piece_starts, self._piece_ends = (c_int64 * MOST_PIECES)(), (c_int64 * MOST_PIECES)()
         self._gap_starts, self._gap_ends = (c_int64 * 8)(), (c_int64 * 8)()
         self._stretch_starts, self._stretch_ends = (c_int64 * 256)(), (c_int64 * 256)()
+        self._rooms: tuple[Sequence[Instant], ctypes.Array[c_int64]] | None = None
+        """What was told last of room, as it was told, and for the library."""
         self._instants: dict[int, _Fit] = {}
         """A fit of hardly any length for each size."""
 
@@ -342,20 +351,38 @@ class CompiledCalendar:
         found = _checked(self._c.calendar_rebook(self._handle, self._keys, len(keys), most_gpu_s, self._due_ref))
         return self._due.value if found else None
 
-    def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
+    def start_now(
+        self, key: int, *, widest: int, most: int = MOST_DISPLACED, rooms: Rooms | None = None
+    ) -> list[int] | None:
         moved = self._moved
-        count = _checked(self._c.calendar_start_now(self._handle, key, widest, most, moved))
+        count = _checked(self._c.calendar_start_now(self._handle, key, widest, most, *self._rooms_of(rooms), moved))
         return list(moved[:count]) if count else None
 
-    def start_first(self, keys: Sequence[int], widest: Sequence[int]) -> tuple[int, list[int]] | None:
+    def start_first(
+        self, keys: Sequence[int], widest: Sequence[int], rooms: Rooms | None = None
+    ) -> tuple[int, list[int]] | None:
         moved, which = self._moved, self._which
         self._keys, self._numbers = _filled(self._keys, keys), _filled(self._numbers, widest)
         count = _checked(
             self._c.calendar_start_first(
-                self._handle, self._keys, self._numbers, len(keys), MOST_DISPLACED, moved, self._which_ref
+                self._handle,
+                self._keys,
+                self._numbers,
+                len(keys),
+                MOST_DISPLACED,
+                *self._rooms_of(rooms),
+                moved,
+                self._which_ref,
             )
         )
         return (which.value, list(moved[:count])) if count else None
+
+    def _rooms_of(self, rooms: Rooms | None) -> "tuple[ctypes.Array[c_int64] | None, int]":
+        if rooms is None:
+            return None, 0
+        if self._rooms is None or self._rooms[0] is not rooms.until_at:
+            self._rooms = rooms.until_at, (c_int64 * len(rooms.until_at))(*rooms.until_at)
+        return self._rooms[1], rooms.kept_s
 
     # ---- values there and back
 

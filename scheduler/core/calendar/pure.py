@@ -12,7 +12,7 @@ tests hold them to. Instants are whole seconds.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from scheduler.core.calendar.bookings import (
     FIXED,
@@ -23,6 +23,7 @@ from scheduler.core.calendar.bookings import (
     Booking,
     Fit,
     Place,
+    Rooms,
 )
 from scheduler.core.calendar.gaps import BEGUN, Gaps
 from scheduler.core.calendar.kinds import Kind
@@ -388,6 +389,10 @@ class PureCalendar:
 
     def earliest(self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER) -> Place | None:
         """Return the earliest place that starts in `[from_at, latest_at]`; of several what breaks up least."""
+        return self._earliest(fit, from_at, latest_at, ())
+
+    def _earliest(self, fit: Fit, from_at: Instant, latest_at: Instant, shut: Container[int]) -> Place | None:
+        """Return the earliest place on hosts that are not shut."""
         gaps = self._by_size.get(fit.size)
         if gaps is None:
             return None
@@ -420,7 +425,7 @@ class PureCalendar:
                         continue
                     fitted = True
                     host = self._hosts[host_number]
-                    if not self._may_use(host, fit):
+                    if host_number in shut or not self._may_use(host, fit):
                         continue
                     found = self._fit(host_number, place, host.begin[place], start, gap_end, fit, best_at)
                     if found is None:
@@ -677,17 +682,21 @@ class PureCalendar:
             self.book(key, place, fit, booking.due_at)
         return total
 
-    def start_now(self, key: int, *, widest: int, most: int = MOST_DISPLACED) -> list[int] | None:
+    def start_now(
+        self, key: int, *, widest: int, most: int = MOST_DISPLACED, rooms: Rooms | None = None
+    ) -> list[int] | None:
         """Move a booking to now, others out of its way to where their promises allow; None: it cannot, nothing moved.
 
-        Others of more than `widest` GPUs stay. Returns the bookings that moved, itself first.
+        Others of more than `widest` GPUs stay. `rooms`: only where there is room for it; None: there is, everywhere.
+        Returns the bookings that moved, itself first.
         """
         most = min(most, MOST_EVER_DISPLACED)
-        found, are_all = self._displaceable(key, widest, most)
+        shut = () if rooms is None else self._without_room(self._bookings[key], rooms)
+        found, are_all = self._displaceable(key, widest, most, shut)
         if not found and are_all:
             return None
         mine = self.free(key)
-        place = self.earliest(mine.fit, self.now, self.now)
+        place = self._earliest(mine.fit, self.now, self.now, shut)
         if place is not None and _is_whole(mine.fit, place):
             self.book(key, place, mine.fit, mine.due_at)
             return [key]
@@ -698,15 +707,29 @@ class PureCalendar:
         self._put_in(key, mine)
         return None
 
-    def start_first(self, keys: Sequence[int], widest: Sequence[int]) -> tuple[int, list[int]] | None:
+    def start_first(
+        self, keys: Sequence[int], widest: Sequence[int], rooms: Rooms | None = None
+    ) -> tuple[int, list[int]] | None:
         """Start the first of these that can start now; return its place among them, and the bookings that moved."""
         for number, key in enumerate(keys):
-            moved = self.start_now(key, widest=widest[number])
+            moved = self.start_now(key, widest=widest[number], rooms=rooms)
             if moved is not None:
                 return number, moved
         return None
 
-    def _displaceable(self, key: int, widest: int, most: int) -> tuple[list[tuple[Place, list[int]]], bool]:
+    def _without_room(self, booking: Booking, rooms: Rooms) -> frozenset[int]:
+        """Return the hosts that have no room for what is booked, if it starts now."""
+        end_at, own = self.now + booking.fit.whole_s + rooms.kept_s, booking.place
+        label = self._hosts[own.host].label
+        return frozenset(
+            number
+            for number, until_at in enumerate(rooms.until_at)
+            if until_at < end_at and (until_at < own.start_at or self._hosts[number].label != label)
+        )
+
+    def _displaceable(
+        self, key: int, widest: int, most: int, shut: Container[int]
+    ) -> tuple[list[tuple[Place, list[int]]], bool]:
         """Return blocks that are free now and what is booked on them before it would be over, fewest GPUs first.
 
         And whether there are no more blocks than were looked at. One with nothing in the way is enough.
@@ -721,7 +744,7 @@ class PureCalendar:
         for gap_start, host_number, chosen, gap_end in (gap for chunk in gaps.chunks for gap in chunk):
             if gap_start != BEGUN or seen == MOST_FREE or (found and not found[-1][3]):
                 break
-            if gap_end <= now:
+            if gap_end <= now or host_number in shut:
                 continue
             seen += 1
             host = self._hosts[host_number]

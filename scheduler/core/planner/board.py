@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Booking, Fit, Place
+from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Booking, Fit, Place, Rooms
 from scheduler.core.calendar.kinds import Kind, kind_of
 from scheduler.core.calendar.making import Calendar, make_calendar
 from scheduler.core.errors import BrokenInvariant
@@ -173,6 +173,10 @@ class Board:
                 self._begins[host, chosen] = at
                 self.calendar.set_begin(number, chosen, at)
 
+    def hosts_in_order(self) -> Sequence[HostId]:
+        """Return the hosts as the calendar numbers them."""
+        return self._hosts
+
     def label_of(self, storage: str) -> int:
         """Return the number of a storage that some host reaches, or one that none has."""
         return self._labels.get(storage, len(self._labels))
@@ -313,15 +317,16 @@ class Board:
         return known
 
     def start_first(
-        self, reservations: Sequence[ReservationId], widest: Sequence[int]
+        self, reservations: Sequence[ReservationId], widest: Sequence[int], rooms: Rooms | None = None
     ) -> tuple[int, dict[ReservationId, tuple[BookedSpan, ...]]] | None:
         """Move the first of some movable bookings that can start now to now, others out of its way.
 
-        `widest`: bookings of more GPUs do not give way to it. Returns which one it was, by its place among them, and
-        the new spans of all that moved; or None: nothing moved.
+        `widest`: bookings of more GPUs do not give way to it. `rooms`: where there is room for its disk; None:
+        everywhere. Returns which one it was, by its place among them, and the new spans of all that moved; or None:
+        nothing moved.
         """
         known = self.movable
-        started = self.calendar.start_first([known[one].key for one in reservations], widest)
+        started = self.calendar.start_first([known[one].key for one in reservations], widest, rooms)
         if started is None:
             return None
         number, moved = started

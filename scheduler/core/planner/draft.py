@@ -569,16 +569,7 @@ class Draft:
 
     def pool_peak_gib(self, storage: str, *, is_scratch: bool, start_at: Instant, end_at: Instant) -> int:
         """Return the most that is booked at one instant of `[start_at, end_at)` in one part of a storage's pool."""
-        steps: list[tuple[Instant, int]] = []
-        for disk in self.disks.in_pool(storage, is_scratch=is_scratch).values():
-            if disk.from_at < end_at and disk.until_at > start_at:
-                steps.append((max(disk.from_at, start_at), disk.size_gib))
-                steps.append((disk.until_at, -disk.size_gib))
-        peak = level = 0
-        for _, size_gib in sorted(steps):
-            level += size_gib
-            peak = max(peak, level)
-        return peak
+        return self.disks.levels(storage, is_scratch=is_scratch).peak(start_at, end_at)
 
     def has_pool_room(
         self, storage: str, *, is_scratch: bool, start_at: Instant, end_at: Instant, more_gib: int
@@ -595,9 +586,8 @@ class Draft:
         return self.host_book.pool_gib(storage, is_scratch=is_scratch)
 
     def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
-        """Return when the next disk of that part of the pool is given back; FOREVER when none is."""
-        mine = self.disks.in_pool(storage, is_scratch=is_scratch).values()
-        return min((disk.until_at for disk in mine if disk.until_at > after_at), default=FOREVER)
+        """Return when less is next booked in that part of the pool than right before; FOREVER when it never is."""
+        return self.disks.levels(storage, is_scratch=is_scratch).next_fall(after_at)
 
     def keep_disk_until(self, disk_id: DiskId, until_at: Instant) -> None:
         """Move the end of a disk's retention; it never moves earlier."""

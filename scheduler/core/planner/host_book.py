@@ -18,6 +18,7 @@ class HostBook:
         self.hosts = hosts
         """The very mapping that this is of."""
         self._pools_gib: dict[tuple[str, bool], int] = {}
+        self._least_gib: dict[bool, int] = {}
 
     @cached_property
     def by_id(self) -> dict[HostId, Host]:
@@ -61,3 +62,10 @@ class HostBook:
             parts = (0, 0) if profile is None else (profile.pool_gib - profile.scratch_gib, profile.scratch_gib)
             self._pools_gib[pool] = parts[is_scratch]
         return self._pools_gib[pool]
+
+    def least_pool_gib(self, *, is_scratch: bool) -> int:
+        """Return the size of the smallest of all pools, of that part of them."""
+        if is_scratch not in self._least_gib:
+            sizes = [self.pool_gib(storage, is_scratch=is_scratch) for storage in self.by_storage]
+            self._least_gib[is_scratch] = min(sizes, default=0)
+        return self._least_gib[is_scratch]

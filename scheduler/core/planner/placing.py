@@ -86,7 +86,7 @@ def place(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
         if room_at is None:
             return spans
         if want.storage is None:
-            return _where_disks_have_room(draft, want, spans[0].start_at)
+            return _where_disks_have_room(draft, want)
         if want.only_at or room_at >= min(draft.horizon_at, want.latest_at + 1):
             return None
         from_at = max(room_at, from_at + 1)
@@ -193,20 +193,35 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
     return span
 
 
-def _where_disks_have_room(draft: Draft, want: Want, at: Instant) -> tuple[BookedSpan, ...] | None:
-    """Return the earliest booking on any storage, where the one that was looked at has no room at an instant.
+def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
+    """Return the earliest booking on any storage, where the one that was looked at has no room.
 
-    Storages that have room then come first, and no more than a few are looked at.
+    Storages that have room first come first; only those are looked at that may have an earlier one, and only a few.
     """
+    rooms = [(_first_disk_room_at(draft, want, storage), storage) for storage in draft.host_book.by_storage]
+    found: tuple[BookedSpan, ...] | None = None
+    for room_at, storage in sorted(rooms)[:MOST_STORAGES]:
+        latest_at = want.from_at if want.only_at else min(want.latest_at, draft.horizon_at)
+        if room_at > (latest_at if found is None else min(latest_at, found[0].start_at)):
+            break
+        spans = place(draft, replace(want, storage=storage, from_at=room_at))
+        if spans is not None and (found is None or _when(spans) < _when(found)):
+            found = spans
+    return found
 
-    def has_room(storage: str) -> bool:
-        return draft.has_pool_room(
-            storage, is_scratch=want.is_scratch, start_at=at, end_at=at + 1, more_gib=want.disk_gib
-        )
 
-    storages = sorted(draft.host_book.by_storage, key=lambda name: (not has_room(name), name))
-    found = [place(draft, replace(want, storage=storage)) for storage in storages[:MOST_STORAGES]]
-    return min(filter(None, found), key=lambda spans: (spans[0].start_at, spans[-1].end_at), default=None)
+def _when(spans: Sequence[BookedSpan]) -> tuple[Instant, Instant]:
+    return spans[0].start_at, spans[-1].end_at
+
+
+def _first_disk_room_at(draft: Draft, want: Want, storage: str) -> Instant:
+    """Return the first instant at which a storage's pool has room for a new disk, if it runs without a break."""
+    assert draft.rules is not None
+    most_gib = draft.pool_room_gib(storage, is_scratch=want.is_scratch) - want.disk_gib
+    if draft.disks.booked_gib(storage, is_scratch=want.is_scratch) <= most_gib:
+        return want.from_at
+    levels = draft.disks.levels(storage, is_scratch=want.is_scratch)
+    return levels.first_room(most_gib, want.from_at, want.run_s + draft.rules.retention_s)
 
 
 def _disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage: str) -> Instant | None:
@@ -225,7 +240,11 @@ def _disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage
         storage, is_scratch=want.is_scratch, start_at=start_at, end_at=until_at, more_gib=want.disk_gib
     ):
         return None
-    return draft.next_disk_end(storage, is_scratch=want.is_scratch, after_at=spans[0].start_at)
+    room_at = _first_disk_room_at(draft, replace(want, from_at=start_at), storage)
+    # Where it has a break, it needs room for longer.
+    return (
+        room_at if room_at > start_at else draft.next_disk_end(storage, is_scratch=want.is_scratch, after_at=start_at)
+    )
 
 
 def _may_keep(draft: Draft, disk: BookedDisk, until_at: Instant) -> bool:

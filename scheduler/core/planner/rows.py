@@ -5,6 +5,7 @@ from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from scheduler.core.plan import BookedDisk
+from scheduler.core.planner.levels import Booked, Levels
 from scheduler.core.requests import DiskId
 from scheduler.core.spans import Instant
 
@@ -71,7 +72,9 @@ class DiskRows(Rows[DiskId, BookedDisk]):
     def __init__(self, rows: dict[DiskId, BookedDisk]) -> None:
         super().__init__(rows)
         self._pools: dict[tuple[str, bool], dict[DiskId, BookedDisk]] = {}
-        self._booked_gib: dict[tuple[str, bool], int] = {}
+        self._booked_gib: dict[bool, dict[str, int]] = {False: {}, True: {}}
+        self._levels: dict[tuple[str, bool], Levels] = {}
+        """How much is booked when, of pools of which somebody has asked."""
         self._count_by_gib: dict[int, int] = {}
         self._ends: list[tuple[Instant, DiskId]] = []
         """A heap of until when each is booked, with some that are gone or kept longer, without those that are over."""
@@ -86,7 +89,18 @@ class DiskRows(Rows[DiskId, BookedDisk]):
 
     def booked_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of all of them together, whenever each is booked."""
-        return self._booked_gib.get((storage, is_scratch), 0)
+        return self._booked_gib[is_scratch].get(storage, 0)
+
+    def most_booked_gib(self, *, is_scratch: bool) -> int:
+        """Return the same of the pool of which it is most; looks at all of them."""
+        return max(self._booked_gib[is_scratch].values(), default=0)
+
+    def levels(self, storage: str, *, is_scratch: bool) -> Levels:
+        """Return how much is booked when in one part of a storage's pool. Not to be changed."""
+        pool = storage, is_scratch
+        if pool not in self._levels:
+            self._levels[pool] = Levels(map(_booked, self._pools.get(pool, {}).values()))
+        return self._levels[pool]
 
     def largest_gib(self) -> int:
         """Return the size of the largest disk; 0 when there is none."""
@@ -107,7 +121,9 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         if old is not None:
             pool = old.storage, old.is_scratch
             del self._pools[pool][key]
-            self._booked_gib[pool] -= old.size_gib
+            self._booked_gib[old.is_scratch][old.storage] -= old.size_gib
+            if pool in self._levels:
+                self._levels[pool].add(_booked(old), -1)
             self._count_by_gib[old.size_gib] -= 1
             if not self._count_by_gib[old.size_gib]:
                 del self._count_by_gib[old.size_gib]
@@ -122,5 +138,12 @@ class DiskRows(Rows[DiskId, BookedDisk]):
             self._ends = [(one.until_at, key) for key, one in self.items()]
             heapify(self._ends)
         self._pools.setdefault(pool, {})[disk.id] = disk
-        self._booked_gib[pool] = self._booked_gib.get(pool, 0) + disk.size_gib
+        booked_gib = self._booked_gib[disk.is_scratch]
+        booked_gib[disk.storage] = booked_gib.get(disk.storage, 0) + disk.size_gib
+        if pool in self._levels:
+            self._levels[pool].add(_booked(disk))
         self._count_by_gib[disk.size_gib] = self._count_by_gib.get(disk.size_gib, 0) + 1
+
+
+def _booked(disk: BookedDisk) -> Booked:
+    return disk.from_at, disk.until_at, disk.size_gib

@@ -7,11 +7,14 @@ is looked for: of another kind, in pieces. For whom there is none yet, others ma
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from itertools import islice
 
+from scheduler.core.calendar.bookings import Rooms
 from scheduler.core.plan import BookedSpan, Reservation
 from scheduler.core.planner.admission import check_booked_limits
 from scheduler.core.planner.booked_limits import over_limits
 from scheduler.core.planner.booking import Reach, follow_disk, movable, rebook, want_of
+from scheduler.core.planner.disk_room import DiskRoom
 from scheduler.core.planner.displacing import WIDE, Displacer
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.limits import book_of
@@ -28,7 +31,7 @@ class Tries:
         """`free`: sizes of which some set is free."""
         self._draft = draft
         self._free = free
-        self._room = _DiskRoom(draft)
+        self._room = DiskRoom(draft)
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
         self._worth_it: dict[Hashable, bool] = {}
         self._elsewhere: dict[Hashable, bool] = {}
@@ -65,24 +68,28 @@ class Tries:
 
     def _start_first(self, waiting: Sequence[Reservation]) -> int:
         """Start the first that can; return its place among them, or how many they are."""
-        number, alone = 0, list[ReservationId]()
+        number, alone, rooms = 0, list[ReservationId](), None
         while number < len(waiting):
-            alone = alone or self._only_for_the_calendar(waiting[number:])
-            found = _start_first(self._draft, alone) if alone else None
-            number += len(alone) if found is None else found[0]
-            alone = [] if found is None else alone[found[0] + 1 :]
-            if number == len(waiting):
-                break
+            found: tuple[int, _Try] | None = None
+            if not alone:
+                alone, rooms = self._only_for_the_calendar(islice(waiting, number, None))
+            if alone:
+                found = _start_first(self._draft, alone, rooms)
+                number += len(alone) if found is None else found[0]
+                alone = [] if found is None else alone[found[0] + 1 :]
+                if found is None:
+                    continue
             if self._is_started(waiting[number], None if found is None else found[1]):
                 self._note_started(waiting[number])
                 break
             number += 1
         return number
 
-    def _only_for_the_calendar(self, waiting: Iterable[Reservation]) -> list[ReservationId]:
-        """Return those that come first for whom there is only what the calendar can do."""
+    def _only_for_the_calendar(self, waiting: Iterable[Reservation]) -> tuple[list[ReservationId], Rooms | None]:
+        """Return those that come first for whom there is only what the calendar can do, and where they have room."""
         known = self._draft.board.movable
-        found = []
+        found = list[ReservationId]()
+        rooms: Rooms | None = None
         for reservation in waiting:
             movable = known.get(reservation.request.id)
             if movable is None:
@@ -94,14 +101,18 @@ class Tries:
                 may_be_elsewhere = self._elsewhere[movable.shape] = _has_more_places(self._draft, want)
             if may_be_elsewhere:
                 break
+            its_rooms = self._room.of(reservation)
+            if found and its_rooms is not rooms:
+                break
+            rooms = its_rooms
             found.append(reservation.request.id)
-        return found
+        return found, rooms
 
     def _is_started(self, reservation: Reservation, tried: "_Try | None") -> bool:
         """Start one now if there is room for it; `tried`: what came of it, if the calendar has tried."""
         draft, key = self._draft, reservation.id
         if tried is None and key in draft.board.movable:
-            found = _start_first(draft, [key])
+            found = _start_first(draft, [key], self._room.of(reservation))
             tried = _Try.IN_THE_WAY if found is None else found[1]
         if tried is _Try.STARTED:
             return True
@@ -126,60 +137,26 @@ def free_sizes(draft: Draft, sizes: Iterable[int]) -> set[int]:
     return draft.ready_board().calendar.free_sizes(sizes)
 
 
-class _DiskRoom:
-    """Whether any pool has room at this instant, for disks of those that wait; looked at when asked for."""
-
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
-        self._known: dict[tuple[int, bool], bool] = {}
-
-    def has_changed(self) -> bool:
-        """Look again at all that was asked for; return whether any answer is another one."""
-        before = self._known
-        self._known = {(gib, is_scratch): self._is_there(gib, is_scratch=is_scratch) for gib, is_scratch in before}
-        return self._known != before
-
-    def has_any(self, reservation: Reservation) -> bool:
-        """Whether there is any for the disk of one: booked from its start on, unless it is a kept one."""
-        if reservation.request.continues is not None:
-            return True
-        wanted = reservation.request.disk_gib, self._draft.is_scratch(reservation.request.queue)
-        if wanted not in self._known:
-            self._known[wanted] = self._is_there(wanted[0], is_scratch=wanted[1])
-        return self._known[wanted]
-
-    def _is_there(self, gib: int, *, is_scratch: bool) -> bool:
-        draft, pools = self._draft, self._draft.host_book.by_storage
-        room, booked = draft.pool_room_gib, draft.disks.booked_gib
-        # Beside all disks, those that are booked for later too; then beside those of now.
-        if any(gib <= room(pool, is_scratch=is_scratch) - booked(pool, is_scratch=is_scratch) for pool in pools):
-            return True
-        now, peak = draft.now, draft.pool_peak_gib
-        return any(
-            gib <= room(pool, is_scratch=is_scratch) - peak(pool, is_scratch=is_scratch, start_at=now, end_at=now + 1)
-            for pool in pools
-        )
-
-
 class _Try(Enum):
     """What came of trying to start one now that the board may move."""
 
     STARTED = auto()
     IN_THE_WAY = auto()
-    """On no host of its kind there is room, or those in the way have no other place."""
+    """On no host of its kind there is room, or those in the way have no other place, with room for their disks."""
     NOT_WELL = auto()
-    """There is room, but a disk or a limit is in the way."""
+    """There is room, but its disk or a limit is in the way."""
 
 
-def _start_first(draft: Draft, keys: Sequence[ReservationId]) -> tuple[int, _Try] | None:
+def _start_first(draft: Draft, keys: Sequence[ReservationId], rooms: Rooms | None) -> tuple[int, _Try] | None:
     """Start the first of those that the board may move for which there is room, or who is in the way has other places.
 
+    `rooms`: where they have room for their disks; None: everywhere.
     Returns which one that is, and whether all that would move keep their promises, disks and limits; else nothing has
     changed. None: there is none.
     """
     known = draft.board.movable
     sizes = [known[key].reservation.request.gpus for key in keys]
-    found = draft.board.start_first(keys, [size if size < WIDE else 64 for size in sizes])
+    found = draft.board.start_first(keys, [size if size < WIDE else 64 for size in sizes], rooms)
     if found is None:
         return None
     number, moved = found
@@ -196,7 +173,7 @@ def _start_first(draft: Draft, keys: Sequence[ReservationId]) -> tuple[int, _Try
     for key in moved:
         draft.put_moved(before[key])
     draft.disks.undo(disks)
-    return number, _Try.NOT_WELL
+    return number, _Try.NOT_WELL if len(moved) == 1 else _Try.IN_THE_WAY
 
 
 def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
