@@ -66,9 +66,10 @@ class Booking(NamedTuple):
 
 
 class Rooms(NamedTuple):
-    """Where there is room for what starts now, and is kept for a while after its end.
+    """Where there is room for what is booked, which it keeps for a while after its end.
 
-    A booking's own room is its own from its start on, on all hosts with the label of the one that it is booked on.
+    Wherever there is room from now on until then it may lie. What a booking has is its own: on all hosts with the label
+    of the one that it is booked on, from its start on if it moves to now, and at any time if it moves later.
     """
 
     until_at: Sequence[Instant]

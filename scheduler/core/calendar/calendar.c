@@ -26,9 +26,10 @@ typedef int32_t i32;
 typedef uint64_t u64;
 
 typedef struct { i64 start, end; i32 host, set; } Place;
-/* Until when each host has room for what starts now, if it is not its own from `own` on, on hosts with its label. */
-typedef struct { const i64 *until; i64 end, own; i32 label; } Room;
-/* `room`: of one that is looked for now, else NULL; never of a booking. */
+/* Until when each host has room from now on for what is `kept` so long behind its end; on hosts with its label it is its
+   own from `own` on. */
+typedef struct { const i64 *until; i64 kept, own; i32 label; } Room;
+/* `room`: where one is looked for that has to have some; NULL otherwise, and in what is booked. */
 typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by; const Room *room; } Fit;
 typedef struct { i64 start, end; } Stretch;
 /* Of `n` pieces; 0: of one, its place. */
@@ -642,15 +643,23 @@ i32 calendar_end_at(Calendar *c, i32 key, i64 end) {
 
 /* ---- asking */
 
-static int has_room(const Calendar *c, i32 number, const Room *room) {
-    i64 until = room->until[number];
-    return until >= room->end || (c->hosts[number].label == room->label && until >= room->own);
+/* Whether a host has room for one that starts now. */
+static int has_room_now(const Calendar *c, i32 number, const Fit *fit) {
+    const Room *room = fit->room;
+    if (!room || room->until[number] >= c->now + fit->whole + room->kept) return 1;
+    return c->hosts[number].label == room->label && room->until[number] >= room->own;
+}
+
+/* The latest start for which a host has room; where it has been booked before, it has. */
+static i64 latest_in_room(const Calendar *c, i32 number, const Fit *fit) {
+    const Room *room = fit->room;
+    if (!room || c->hosts[number].label == room->label) return FOREVER;
+    return room->until[number] - room->kept - fit->whole;
 }
 
 static int may_use(const Calendar *c, i32 number, const Fit *fit) {
     const Host *host = &c->hosts[number];
     if (fit->kind >= 0 && host->kind != fit->kind) return 0;
-    if (fit->room && !has_room(c, number, fit->room)) return 0;
     return (fit->label < 0 || host->label == fit->label) && (!host->silent || fit->silent);
 }
 
@@ -759,6 +768,24 @@ static int fit_in(
     return 0;
 }
 
+/* The hosts on which some set of a size has nothing booked now and may be begun; return how many. */
+i32 calendar_free_hosts(const Calendar *c, i32 size, i32 *hosts) {
+    i32 count = 0;
+    if (size < 0 || size > MOST_GPUS) return 0;
+    const Index *index = &c->by_size[size];
+    for (i32 number = 0; number < index->n; number++) {
+        const Chunk *chunk = &index->chunks[number];
+        for (i32 n = 0; n < chunk->n; n++) {
+            const Place *gap = &chunk->gaps[n];
+            if (gap->start != BEGUN) return count;
+            const Host *host = &c->hosts[gap->host];
+            if (gap->end <= c->now || host->silent || host->begin[gap->set] > c->now) continue;
+            if (!count || hosts[count - 1] != gap->host) hosts[count++] = gap->host;
+        }
+    }
+    return count;
+}
+
 i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place *best) {
     if (fit->size < 0 || fit->size > MOST_GPUS) return NO_PLACE;
     Index *index = &c->by_size[fit->size];
@@ -777,7 +804,7 @@ i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Plac
             i64 start = later(gap->start, from), at, until;
             if (gap->end - start < fit->shortest) continue;
             fitted = 1;
-            if (!may_use(c, gap->host, fit)) continue;
+            if (!may_use(c, gap->host, fit) || !has_room_now(c, gap->host, fit)) continue;
             i64 begin_at = c->hosts[gap->host].begin[gap->set];
             if (!fit_in(c, gap->host, gap->set, begin_at, start, gap->end, fit, best_at, &at, &until)) continue;
             if (at < best_at) {
@@ -847,7 +874,8 @@ i32 calendar_latest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Place 
             i64 start = sooner(latest_at, gap->end - whole), low = later(gap->start, from);
             if (gap->end - whole >= now && gap->end - later(gap->start, now) >= whole) fitted = 1;
             if (start < low || start <= best_at) continue;
-            if (!may_use(c, gap->host, fit)) continue;
+            start = sooner(start, latest_in_room(c, gap->host, fit));
+            if (start < low || start <= best_at || !may_use(c, gap->host, fit)) continue;
             i64 begin_at = c->hosts[gap->host].begin[gap->set];
             i64 found = fit_late(c, gap->host, gap->set, later(low, begin_at), start, gap->end, fit);
             if (found <= best_at) continue;
@@ -984,7 +1012,9 @@ i32 calendar_rebook(Calendar *c, const i32 *keys, i32 n, i64 most_gpu_s, i64 *to
 typedef struct { i64 weight; Place place; i32 keys[MOST_DISPLACED]; i32 n; } Option;
 
 /* Move others out of the way of a booking that was taken out, to where their promises allow; or leave all as it is. */
-static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *option, i32 *moved) {
+static i32 displace(
+    Calendar *c, i32 key, const Booking *mine, const Option *option, const i64 *rooms, i64 kept, i32 *moved
+) {
     Booking taken[MOST_DISPLACED];
     i32 order[MOST_DISPLACED], n = option->n, done = 0;
     for (i32 i = 0; i < n; i++) {
@@ -1003,7 +1033,10 @@ static i32 displace(Calendar *c, i32 key, const Booking *mine, const Option *opt
     if (book_at(c, key, &option->place, &mine->fit, mine->due)) return NO_MEMORY;
     for (; done < n; done++) {
         Place late;
-        if (calendar_latest(c, &taken[done].fit, c->now, taken[done].due, &late)) break;
+        Fit fit = taken[done].fit;
+        Room room = {rooms, kept, taken[done].place.start, c->hosts[taken[done].place.host].label};
+        if (rooms) fit.room = &room;
+        if (calendar_latest(c, &fit, c->now, taken[done].due, &late)) break;
         if (book_at(c, order[done], &late, &taken[done].fit, taken[done].due)) return NO_MEMORY;
         moved[done + 1] = order[done];
     }
@@ -1061,16 +1094,16 @@ static i32 look_at(
 
 /* Return how many bookings moved, itself first; 0: it cannot start now, and nothing moved.
 
-   `rooms`: until when each host has room for what it has to keep for `after` behind its end; NULL: all for ever. */
+   `rooms`: until when each host has room for what it keeps for `kept` behind its end; NULL: all for ever. */
 i32 calendar_start_now(
-    Calendar *c, i32 key, i32 widest, i32 most, const i64 *rooms, i64 after, i32 *moved
+    Calendar *c, i32 key, i32 widest, i32 most, const i64 *rooms, i64 kept, i32 *moved
 ) {
     if (most > MOST_DISPLACED) most = MOST_DISPLACED;
     if (!is_booked(c, key)) return NO_PLACE;
     const Booking *booked = &c->bookings[key];
     Fit fit = booked->fit;
     i64 now = c->now;
-    Room room = {rooms, now + fit.whole + after, booked->place.start, c->hosts[booked->place.host].label};
+    Room room = {rooms, kept, booked->place.start, c->hosts[booked->place.host].label};
     if (rooms) fit.room = &room;
     Option options[MOST_TRIES + 1];
     Stretch pieces[MOST_PIECES];
@@ -1081,7 +1114,7 @@ i32 calendar_start_now(
         for (i32 n = 0; n < chunk->n; n++) {
             const Place *gap = &chunk->gaps[n];
             if (gap->start != BEGUN || seen == MOST_FREE) goto ranked;
-            if (gap->end <= now || (rooms && !has_room(c, gap->host, &room))) continue;
+            if (gap->end <= now || !has_room_now(c, gap->host, &fit)) continue;
             seen++;
             if (!may_use(c, gap->host, &fit) || c->hosts[gap->host].begin[gap->set] > now) continue;
             if (gap->host != on_host) {
@@ -1112,7 +1145,7 @@ ranked:
         return book_or_back(c, key, &mine, &place, 1);
     }
     for (i32 i = 0; i < option_count; i++) {
-        i32 count = displace(c, key, &mine, &options[i], moved);
+        i32 count = displace(c, key, &mine, &options[i], rooms, kept, moved);
         if (count > 0) free(mine.pieces);
         if (count) return count;
     }
@@ -1121,11 +1154,11 @@ ranked:
 
 /* Start the first of some that can start now; return how many bookings moved, as above, and which one it was. */
 i32 calendar_start_first(
-    Calendar *c, const i32 *keys, const i32 *widest, i32 n, i32 most, const i64 *rooms, i64 after, i32 *moved,
+    Calendar *c, const i32 *keys, const i32 *widest, i32 n, i32 most, const i64 *rooms, i64 kept, i32 *moved,
     i32 *which
 ) {
     for (i32 i = 0; i < n; i++) {
-        i32 count = calendar_start_now(c, keys[i], widest[i], most, rooms, after, moved);
+        i32 count = calendar_start_now(c, keys[i], widest[i], most, rooms, kept, moved);
         if (count) {
             *which = i;
             return count;

@@ -83,6 +83,7 @@ def _library() -> ctypes.CDLL | None:
         "calendar_set_due": (c_int32, [c_void_p, c_int32, c_int64]),
         "calendar_count": (c_int32, [c_void_p]),
         "calendar_end_at": (c_int32, [c_void_p, c_int32, c_int64]),
+        "calendar_free_hosts": (c_int32, [c_void_p, c_int32, keys]),
         "calendar_earliest": (c_int32, [c_void_p, fit, c_int64, c_int64, place]),
         "calendar_latest": (c_int32, [c_void_p, fit, c_int64, c_int64, place]),
         "calendar_conflicts": (c_int32, [c_void_p, c_int32, c_int32, c_int64, c_int64, keys, c_int32]),
@@ -125,6 +126,7 @@ class CompiledCalendar:
         self.now = now
         self.sizes: tuple[int, ...] = ()
         self._kinds: dict[int, tuple[Kind, int]] = {}
+        self._host_count = 0
         self._place, self._out = _Place(), _Place()
         self._fit = _Fit()
         self._due, self._which = c_int64(), c_int32()
@@ -154,7 +156,9 @@ class CompiledCalendar:
             known = kind, _checked(self._c.calendar_add_kind(self._handle, masks, len(kind.masks)))
             self._kinds[id(kind)] = known
             self.sizes = tuple(sorted({*self.sizes, *kind.sizes}))
-        return _checked(self._c.calendar_add_host(self._handle, known[1], label))
+        number = _checked(self._c.calendar_add_host(self._handle, known[1], label))
+        self._host_count = number + 1
+        return number
 
     def set_silent(self, host: int, *, is_silent: bool) -> None:
         self._c.calendar_set_silent(self._handle, host, is_silent)
@@ -288,6 +292,10 @@ class CompiledCalendar:
             if not self._c.calendar_earliest(self._handle, byref(fit), self.now, self.now, self._out_ref):
                 found.add(size)
         return found
+
+    def free_hosts(self, size: int) -> list[int]:
+        hosts = self._room(self._host_count)
+        return list(hosts[: self._c.calendar_free_hosts(self._handle, size, hosts)])
 
     def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
         return int(self._c.calendar_free_until(self._handle, host, place, from_at))

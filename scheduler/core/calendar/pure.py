@@ -12,7 +12,7 @@ tests hold them to. Instants are whole seconds.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from scheduler.core.calendar.bookings import (
     FIXED,
@@ -356,6 +356,23 @@ class PureCalendar:
         """Return those sizes of which some set is free at this instant."""
         return {size for size in sizes if self.earliest(Fit(size, 1, 1), self.now, self.now) is not None}
 
+    def free_hosts(self, size: int) -> list[int]:
+        """Return the hosts on which some set of a size is free at this instant, in order."""
+        gaps = self._by_size.get(size)
+        found: list[int] = []
+        for gap_start, number, chosen, gap_end in () if gaps is None else (g for chunk in gaps.chunks for g in chunk):
+            if gap_start != BEGUN:
+                break
+            host = self._hosts[number]
+            if (
+                gap_end > self.now
+                and not host.is_silent
+                and host.begin[chosen] <= self.now
+                and number not in found[-1:]
+            ):
+                found.append(number)
+        return found
+
     def free_until(self, host: int, place: int, from_at: Instant) -> Instant:
         """Return until when a set is free from an instant on; that instant itself when it is not."""
         mine = self._hosts[host]
@@ -545,6 +562,12 @@ class PureCalendar:
 
     def latest(self, fit: Fit, from_at: Instant, latest_at: Instant) -> Place | None:
         """Return the latest place that starts in `[from_at, latest_at]`: in one piece, if that is not to be cut."""
+        return self._latest(fit, from_at, latest_at, {})
+
+    def _latest(
+        self, fit: Fit, from_at: Instant, latest_at: Instant, last_by_host: Mapping[int, Instant]
+    ) -> Place | None:
+        """Return the latest place; on some hosts it starts no later than at an instant."""
         gaps = self._by_size.get(fit.size)
         from_at = max(from_at, self.now)
         if gaps is None or latest_at < from_at:
@@ -569,6 +592,7 @@ class PureCalendar:
                     low = max(gap_start, from_at)
                     if gap_end - whole_s >= self.now and gap_end - max(gap_start, self.now) >= whole_s:
                         fitted = True
+                    start = min(start, last_by_host.get(host_number, start))
                     if start < low or start <= best_at:
                         continue
                     host = self._hosts[host_number]
@@ -701,7 +725,7 @@ class PureCalendar:
             self.book(key, place, mine.fit, mine.due_at)
             return [key]
         for chosen, others in found:
-            moved = self._displace(key, mine, chosen, others)
+            moved = self._displace(key, mine, chosen, others, rooms)
             if moved is not None:
                 return moved
         self._put_in(key, mine)
@@ -726,6 +750,15 @@ class PureCalendar:
             for number, until_at in enumerate(rooms.until_at)
             if until_at < end_at and (until_at < own.start_at or self._hosts[number].label != label)
         )
+
+    def _last_by_host(self, booking: Booking, rooms: Rooms) -> dict[int, Instant]:
+        """Return the latest start of what is moved later on hosts that have room only so long."""
+        label, kept_s = self._hosts[booking.place.host].label, booking.fit.whole_s + rooms.kept_s
+        return {
+            number: until_at - kept_s
+            for number, until_at in enumerate(rooms.until_at)
+            if self._hosts[number].label != label
+        }
 
     def _displaceable(
         self, key: int, widest: int, most: int, shut: Container[int]
@@ -793,14 +826,17 @@ class PureCalendar:
         whole = self.now, self.now + fit.whole_s
         return [whole] if self._fit(host, -1, 0, self.now, FOREVER, fit, self.now) == whole else []
 
-    def _displace(self, key: int, mine: Booking, place: Place, others: Sequence[int]) -> list[int] | None:
+    def _displace(
+        self, key: int, mine: Booking, place: Place, others: Sequence[int], rooms: Rooms | None
+    ) -> list[int] | None:
         taken = [(other, self.free(other)) for other in others]
         self.book(key, place, mine.fit, mine.due_at)
         # Whoever has to start first chooses first, the larger before the smaller.
         taken.sort(key=lambda item: (item[1].due_at, -item[1].fit.size, item[0]))
         done = []
         for other, booking in taken:
-            late = self.latest(booking.fit, self.now, booking.due_at)
+            last_by_host = {} if rooms is None else self._last_by_host(booking, rooms)
+            late = self._latest(booking.fit, self.now, booking.due_at, last_by_host)
             if late is None:
                 break
             self.book(other, late, booking.fit, booking.due_at)

@@ -1,7 +1,10 @@
 """Where there is room for the disks of those that wait, if they start now.
 
-Pools have room for all that is booked; where one is booked out for a while, whoever starts now has none there.
+Pools have room for all that is booked. Where one is booked out for a while, whoever starts now has none there, except
+for what it has booked itself.
 """
+
+from collections.abc import Mapping
 
 from scheduler.core.calendar.bookings import Rooms
 from scheduler.core.plan import Reservation
@@ -14,12 +17,41 @@ class DiskRoom:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._known: dict[tuple[int, bool], Rooms | None] = {}
-        self._is_plenty = self._has_plenty()
+        self._known: dict[tuple[int, bool], _Room | None] = {}
+        self.is_plenty = self._has_plenty()
+        """Each pool has room for one disk more of any size beside all that are ever booked there."""
 
     def of(self, reservation: Reservation) -> Rooms | None:
         """Return where there is room for the disk of one; None: everywhere, or it needs none."""
-        if self._is_plenty or reservation.disk is None or reservation.request.continues is not None:
+        room = self._room_of(reservation)
+        return None if room is None else room.rooms
+
+    def has_any(self, reservation: Reservation) -> bool:
+        """Whether any pool has room at this instant for the disk of one."""
+        return self._is_any(self._room_of(reservation))
+
+    def may_start(self, reservation: Reservation) -> bool:
+        """Whether there is room for the disk of one on any host with GPUs for it that are free now."""
+        room, key, request = self._room_of(reservation), reservation.disk, reservation.request
+        if room is None or key is None:
+            return True
+        latest_at, by_storage = room.free_by_gpus.get(request.gpus) or self._look_at_free(request.gpus, room)
+        if self._draft.now + request.run_s + room.rooms.kept_s <= latest_at:
+            return True
+        # Where it is booked, its room is its own from then on.
+        disk = self._draft.disks[key]
+        return disk.from_at <= by_storage.get(disk.storage, -1)
+
+    def look_again(self) -> bool:
+        """Look again at all that was asked for, after a start; return whether `has_any` answers otherwise for any."""
+        before, self.is_plenty = self._known, self._has_plenty()
+        self._known = {}
+        if not self.is_plenty:
+            self._known = {(gib, is_scratch): self._look(gib, is_scratch=is_scratch) for gib, is_scratch in before}
+        return any(self._is_any(room) != self._is_any(self._known.get(wanted)) for wanted, room in before.items())
+
+    def _room_of(self, reservation: Reservation) -> "_Room | None":
+        if self.is_plenty or reservation.disk is None or reservation.request.continues is not None:
             return None
         disk = self._draft.disks.get(reservation.disk)
         if disk is None:
@@ -29,23 +61,10 @@ class DiskRoom:
             self._known[wanted] = self._look(disk.size_gib, is_scratch=disk.is_scratch)
         return self._known[wanted]
 
-    def has_any(self, reservation: Reservation) -> bool:
-        """Whether any pool has room at this instant for the disk of one."""
-        rooms = self.of(reservation)
-        return rooms is None or any(until_at > self._draft.now for until_at in rooms.until_at)
-
-    def has_changed(self) -> bool:
-        """Look again at all that was asked for; return whether any answer is another one."""
-        was_plenty, before = self._is_plenty, self._known
-        self._is_plenty = self._has_plenty()
-        if self._is_plenty:
-            self._known = {}
-            return not was_plenty
-        self._known = {(gib, is_scratch): self._look(gib, is_scratch=is_scratch) for gib, is_scratch in before}
-        return was_plenty or self._known != before
+    def _is_any(self, room: "_Room | None") -> bool:
+        return room is None or max(room.rooms.until_at) > self._draft.now
 
     def _has_plenty(self) -> bool:
-        """Whether each pool has room for one disk more of any size beside all that are ever booked there."""
         disks, hosts = self._draft.disks, self._draft.host_book
         largest_gib = disks.largest_gib()
         for part in (False, True):
@@ -55,16 +74,15 @@ class DiskRoom:
                 return False
         return True
 
-    def _look(self, gib: int, *, is_scratch: bool) -> Rooms | None:
+    def _look(self, gib: int, *, is_scratch: bool) -> "_Room | None":
         draft = self._draft
         assert draft.rules is not None
-        until_at = {
-            storage: self._until_at(storage, gib, is_scratch=is_scratch) for storage in draft.host_book.by_storage
-        }
+        storages = draft.host_book.by_storage
+        until_at = {storage: self._until_at(storage, gib, is_scratch=is_scratch) for storage in storages}
         if min(until_at.values(), default=FOREVER) == FOREVER:
             return None
         hosts = [draft.hosts[host] for host in draft.board.hosts_in_order()]
-        return Rooms(tuple([until_at[host.storage] for host in hosts]), draft.rules.retention_s)
+        return _Room(Rooms(tuple([until_at[host.storage] for host in hosts]), draft.rules.retention_s))
 
     def _until_at(self, storage: str, gib: int, *, is_scratch: bool) -> Instant:
         """Return until when one part of a storage's pool has room for a disk from now on."""
@@ -74,3 +92,20 @@ class DiskRoom:
             # Beside all disks, those that are booked for later too.
             return FOREVER
         return draft.disks.levels(storage, is_scratch=is_scratch).first_over(most_gib, draft.now)
+
+    def _look_at_free(self, gpus: int, room: "_Room") -> tuple[Instant, Mapping[str, Instant]]:
+        draft, found = self._draft, dict[str, Instant]()
+        ids = draft.board.hosts_in_order()
+        for number in draft.board.calendar.free_hosts(gpus):
+            found[draft.hosts[ids[number]].storage] = room.rooms.until_at[number]
+        room.free_by_gpus[gpus] = max(found.values(), default=-1), found
+        return room.free_by_gpus[gpus]
+
+
+class _Room:
+    """Where there is room for a disk of one size."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.free_by_gpus: dict[int, tuple[Instant, Mapping[str, Instant]]] = {}
+        """Of hosts on which so many GPUs are free: until when there is room, the latest of all and by their storages."""

@@ -33,7 +33,8 @@ def start_early(draft: Draft) -> None:
         return
     waiting, free = _to_try(draft)
     if waiting:
-        Tries(draft, free).start(sorted(waiting, key=_turns(draft)))
+        tries = Tries(draft, free)
+        tries.start(sorted(tries.with_room(waiting), key=_turns(draft)))
 
 
 def _to_try(draft: Draft) -> tuple[list[Reservation], set[int]]:

@@ -64,14 +64,13 @@ class Levels:
         """
         if most < 0:
             return FOREVER
-        start_at, number = from_at, bisect_right(self._at, from_at)
-        levels = self._levels
-        while number < len(levels):
-            if levels[number] > most:
-                start_at = self._at[number]
-            elif number < len(self._at) and self._at[number] - start_at >= length_s:
+        if self.first_over(most, from_at) - from_at >= length_s:
+            return from_at
+        start_at, at, first = from_at, self._at, bisect_right(self._at, from_at)
+        for number in [n for n, level in enumerate(self._levels[first:], first) if level > most]:
+            if number > first and at[number - 1] - start_at >= length_s:
                 break
-            number += 1
+            start_at = at[number]
         return start_at
 
     def next_fall(self, after_at: Instant) -> Instant:

@@ -34,7 +34,7 @@ MOST_STORAGES = 16
 MOST_DISK_WAITS = 32
 """How many ends of disks are tried before a placement gives up."""
 
-_since_at = itemgetter(0)
+_since_at, _first_two = itemgetter(0), itemgetter(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,15 +196,23 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
 def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking on any storage, where the one that was looked at has no room.
 
-    Storages that have room first come first; only those are looked at that may have an earlier one, and only a few.
+    No more than a few storages are looked at, those that have room first; where GPUs are free first, a booking is made.
     """
+    latest_at = want.from_at if want.only_at else min(want.latest_at, draft.horizon_at)
     rooms = [(_first_disk_room_at(draft, want, storage), storage) for storage in draft.host_book.by_storage]
-    found: tuple[BookedSpan, ...] | None = None
+    firsts: list[tuple[Instant, str, Want]] = []
     for room_at, storage in sorted(rooms)[:MOST_STORAGES]:
-        latest_at = want.from_at if want.only_at else min(want.latest_at, draft.horizon_at)
-        if room_at > (latest_at if found is None else min(latest_at, found[0].start_at)):
+        if room_at > latest_at:
             break
-        spans = place(draft, replace(want, storage=storage, from_at=room_at))
+        there = replace(want, storage=storage, from_at=room_at)
+        first = earliest_piece(draft, there)
+        if first is not None:
+            firsts.append((first.start_at, storage, there))
+    found: tuple[BookedSpan, ...] | None = None
+    for first_at, _, there in sorted(firsts, key=_first_two):
+        if found is not None and first_at > found[0].start_at:
+            break
+        spans = place(draft, there)
         if spans is not None and (found is None or _when(spans) < _when(found)):
             found = spans
     return found

@@ -23,6 +23,9 @@ from scheduler.core.planner.placing import Want, fits_of, is_crossed, times_of
 from scheduler.core.planner.promising import keeps_promise
 from scheduler.core.requests import ReservationId
 
+MOST_AT_ONCE = 64
+"""So many are given to the calendar at once."""
+
 
 class Tries:
     """One pass over those that wait, in their order."""
@@ -37,6 +40,10 @@ class Tries:
         self._elsewhere: dict[Hashable, bool] = {}
         self._is_looked_through = False
         """Of all that are left it is known that limits and disks let them start."""
+
+    def with_room(self, waiting: Sequence[Reservation]) -> Sequence[Reservation]:
+        """Return those for whose disks there is room on a host with GPUs for them that are free."""
+        return waiting if self._room.is_plenty else [one for one in waiting if self._room.may_start(one)]
 
     def start(self, waiting: Sequence[Reservation]) -> None:
         """Start all that can."""
@@ -72,7 +79,7 @@ class Tries:
         while number < len(waiting):
             found: tuple[int, _Try] | None = None
             if not alone:
-                alone, rooms = self._only_for_the_calendar(islice(waiting, number, None))
+                alone, rooms = self._only_for_the_calendar(islice(waiting, number, number + MOST_AT_ONCE))
             if alone:
                 found = _start_first(self._draft, alone, rooms)
                 number += len(alone) if found is None else found[0]
@@ -87,7 +94,7 @@ class Tries:
 
     def _only_for_the_calendar(self, waiting: Iterable[Reservation]) -> tuple[list[ReservationId], Rooms | None]:
         """Return those that come first for whom there is only what the calendar can do, and where they have room."""
-        known = self._draft.board.movable
+        known, has_plenty = self._draft.board.movable, self._room.is_plenty
         found = list[ReservationId]()
         rooms: Rooms | None = None
         for reservation in waiting:
@@ -101,10 +108,11 @@ class Tries:
                 may_be_elsewhere = self._elsewhere[movable.shape] = _has_more_places(self._draft, want)
             if may_be_elsewhere:
                 break
-            its_rooms = self._room.of(reservation)
-            if found and its_rooms is not rooms:
-                break
-            rooms = its_rooms
+            if not has_plenty:
+                its_rooms = self._room.of(reservation)
+                if found and its_rooms is not rooms:
+                    break
+                rooms = its_rooms
             found.append(reservation.request.id)
         return found, rooms
 
@@ -121,7 +129,7 @@ class Tries:
     def _note_started(self, reservation: Reservation) -> None:
         self._draft.board.fix(reservation.id)
         self._free = free_sizes(self._draft, self._free)
-        if self._room.has_changed() or self._has_limits:
+        if self._room.look_again() or self._has_limits:
             self._is_looked_through = False
             self._worth_it.clear()
 
