@@ -277,6 +277,8 @@ class Rehearsal:
             used_gpu_s=self._use.used_gpu_s,
             ended_uses=self._use.ended_uses,
             kept=self._kept,
+            # Nobody reads that here.
+            says_instead=False,
         )
         if not change.is_empty:
             self._plan = self._kept.plan_after

@@ -108,4 +108,4 @@ class _Room:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self.free_by_gpus: dict[int, tuple[Instant, Mapping[str, Instant]]] = {}
-        """Of hosts on which so many GPUs are free: until when there is room, the latest of all and by their storages."""
+        """Of the hosts with so many free GPUs: until when there is room, the latest of all, and by their storages."""

@@ -73,6 +73,7 @@ def step(
     used_gpu_s: UsedGpus | None = None,
     ended_uses: EndedUses | None = None,
     kept: Memory | None = None,
+    says_instead: bool = True,
 ) -> PlanChange:
     """Return what one planning step changes.
 
@@ -81,6 +82,7 @@ def step(
     `used_gpu_s`: how much an owner has used by now, with a half-life in seconds; None: nobody anything.
     `ended_uses`: what those held that started in a week and are not in the plan any more; None: nobody anything.
     `kept`: what the last step left, which this one goes on with, and leaves for the next.
+    `says_instead`: whether a refusal says what could be had instead. It costs several placements, and decides nothing.
     """
     draft = Draft(
         plan,
@@ -95,7 +97,7 @@ def step(
     )
     _settle_all(draft)
     for filed in intents:
-        draft.decided.append(_decide(draft, filed, profiles))
+        draft.decided.append(_decide(draft, filed, profiles, says_instead=says_instead))
     if intents:
         _settle_all(draft)
     close_ended(draft)
@@ -125,12 +127,12 @@ def _settle_all(draft: Draft) -> None:
             return
 
 
-def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProfile]) -> Decided:
+def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProfile], *, says_instead: bool) -> Decided:
     """Take one intent; what it asks for is done whole, or refused with reasons."""
     intent = filed.intent
     match intent:
         case Submit():
-            return _submit(draft, filed, intent)
+            return _submit(draft, filed, intent, says_instead=says_instead)
         case Cancel() | Stop() | Extend() | Restart():
             return _change_reservation(draft, filed, intent)
         case AddHost() | ConnectHost() | Drain() | Undrain() | Mend() | ApplyPolicy() | Materialise():
@@ -138,7 +140,7 @@ def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProf
     assert_never(intent)
 
 
-def _submit(draft: Draft, filed: FiledIntent, intent: Submit) -> Decided:
+def _submit(draft: Draft, filed: FiledIntent, intent: Submit, *, says_instead: bool) -> Decided:
     new_id = reservation_id(filed.seq)
     is_theirs = filed.role is not Role.STUDENT or intent.ask.owner == filed.author
     if not is_theirs:
@@ -151,7 +153,8 @@ def _submit(draft: Draft, filed: FiledIntent, intent: Submit) -> Decided:
         if reservation is not None:
             return Decided(seq=filed.seq, reservation=new_id)
     # What could be had instead, with the no.
-    instead = alternatives(draft, intent.ask, None, most=1) if is_theirs and draft.rules is not None else ()
+    may_say = says_instead and is_theirs and draft.rules is not None
+    instead = alternatives(draft, intent.ask, None, most=1) if may_say else ()
     reasons = (*reasons, *(other.as_reason() for other in instead))
     _keep_refused(draft, filed, intent, new_id, reasons)
     return Decided(seq=filed.seq, reservation=new_id, reasons=reasons)

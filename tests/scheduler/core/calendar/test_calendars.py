@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.core.calendar import compiled
 from scheduler.core.calendar import gaps as gaps_of_size
-from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Fit, Place
+from scheduler.core.calendar.bookings import FIXED, ONE_PIECE, Fit, Place, Rooms
 from scheduler.core.calendar.kinds import Kind, aligned_kind
 from scheduler.core.calendar.pure import PureCalendar
 from scheduler.core.errors import BrokenInvariant
@@ -92,6 +92,8 @@ class History:
         now = self.slow.now
         free = {size for size in self.fast.sizes if self.slow.earliest(Fit(size, 1, 1), now) == now}
         assert self.fast.free_sizes(self.fast.sizes) == free
+        for size in (1, 2, 4, 8):
+            assert self.fast.free_hosts(size) == [host for host in range(len(self.kinds)) if self._is_free(host, size)]
         if place is None:
             return
         assert self.slow.fits(fit, place.host, place.set, place.start_at) == place.end_at
@@ -166,6 +168,29 @@ class History:
         self.fast.set_begin(host, chosen, at)
         self.slow.begin[host, chosen] = at
 
+    def _is_free(self, host: int, size: int) -> bool:
+        now = self.slow.now
+        if host in self.slow.silent:
+            return False
+        chosen = [number for number, mask in enumerate(self.kinds[host].masks) if mask.bit_count() == size]
+        free = [number for number in chosen if self.slow.is_free(host, number, now, now + 1)]
+        return any(self.slow.begin.get((host, number), 0) <= now for number in free)
+
+    def rooms(self) -> Rooms | None:
+        """Return where there is room, hosts with one label sharing it; most often everywhere."""
+        if self.random.random() < 0.5:
+            return None
+        by_label = [self.slow.now + self.random.choice((0, 20, 60, 100, FOREVER)) for _ in range(2)]
+        return Rooms(tuple(by_label[label] for label in self.labels), self.random.choice((0, 30)))
+
+    def has_room(self, rooms: Rooms, old: Place, new: Place, whole_s: int) -> bool:
+        """Whether there is room where a booking was moved to: until it is over, or its own."""
+        until_at = rooms.until_at[new.host]
+        if until_at >= new.start_at + whole_s + rooms.kept_s:
+            return True
+        is_own_until = old.start_at if new.start_at == self.slow.now else self.slow.now
+        return self.labels[new.host] == self.labels[old.host] and until_at >= is_own_until
+
     def compare(self) -> None:
         assert len(self.fast) == len(self.slow.places)
         for host, kind in enumerate(self.kinds):
@@ -189,15 +214,19 @@ class History:
             moved = self.fast.relax(movable)
         elif movable:
             chosen = movable[: self.random.randint(1, 4)]
-            widest = [self.random.choice((1, 2, 8)) for _ in chosen]
-            number, started = self.fast.start_first(chosen, widest) or (len(chosen), [])
+            widest, rooms = [self.random.choice((1, 2, 8)) for _ in chosen], self.rooms()
+            number, started = self.fast.start_first(chosen, widest, rooms) or (len(chosen), [])
             moved = started
             if started:
                 assert started[0] == chosen[number]
                 assert self.fast.booking(started[0]).place.start_at == self.slow.now
             else:
                 for key, most in zip(chosen, widest, strict=True):
-                    assert self.fast.start_now(key, widest=most) is None
+                    assert self.fast.start_now(key, widest=most, rooms=rooms) is None
+            if rooms is not None:
+                for key in started:
+                    place, fit, _, _ = self.fast.booking(key)
+                    assert self.has_room(rooms, before[key], place, fit.whole_s)
         else:
             return
         for key in moved:
@@ -291,6 +320,24 @@ def test_of_several_the_first_that_can_start_does_and_no_other(make: Make) -> No
     assert calendar.start_first([2, 3, 4], [8, 8, 8]) == (1, [3])
     assert [calendar.booking(key).place.start_at for key in (2, 3, 4)] == [60, 0, 140]
     assert calendar.start_first([], []) is None
+
+
+def test_who_starts_and_who_gives_way_go_where_there_is_room(make: Make) -> None:
+    calendar = make(0)
+    for label in range(3):
+        calendar.add_host(aligned_kind(2), label)
+    fit = Fit(2, 10, 10)
+    calendar.book(0, Place(100, 110, 0, 2), fit, 200)
+    # Host 0 is free for 0, host 1 only if 1 gives way, host 2 is free.
+    calendar.book(1, Place(5, 15, 1, 2), fit, 50)
+    assert calendar.start_first([0], [8], Rooms((50, 50, 50), 45)) is None, "nowhere long enough"
+    assert calendar.start_first([0], [8], Rooms((50, 105, 50), 50)) == (0, [0, 1])
+    assert calendar.booking(0).place[:3] == (0, 10, 1)
+    assert calendar.booking(1).place[:3] == (50, 60, 1), "on any other host it would have no room so late"
+    calendar.free(0)
+    calendar.book(0, Place(100, 110, 0, 2), fit, 200)
+    assert calendar.start_first([0], [8], Rooms((100, 0, 0), 500)) == (0, [0]), "from 100 on its room is its own"
+    assert calendar.booking(0).place[:3] == (0, 10, 0)
 
 
 def test_taking_out_what_was_booked_leaves_no_trace(make: Make) -> None:

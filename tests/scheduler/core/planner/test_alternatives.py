@@ -1,12 +1,14 @@
 """Alternatives: what is offered instead can be had, as it stands."""
 
-from scheduler.core.intents import Submit
+from scheduler.core.intents import FiledIntent, Submit
 from scheduler.core.plan import Limits
 from scheduler.core.planner.alternatives import Change
 from scheduler.core.planner.explaining import Quote, quote
+from scheduler.core.planner.step import step
 from scheduler.core.reasons import ReasonCode, sentence
-from scheduler.core.requests import Ask, AtBoundary
+from scheduler.core.requests import Ask, AtBoundary, Role
 from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.profiles.loading import load_profile
 from tests.property.worlds import World, world
 
 
@@ -82,6 +84,26 @@ def test_a_refusal_says_what_could_be_had_instead() -> None:
     *_, last = made.changes[-1][1].decided[-1].reasons
     assert last.code is ReasonCode.INSTEAD
     assert sentence(last).startswith("instead: 8 GPUs for 4 h, running by ")
+
+
+def test_in_simulated_time_nobody_is_told_what_could_be_had_instead() -> None:
+    made = busy()
+    intent = Submit(ask=ask(start_by_at=made.now + HOUR_S))
+    filed = FiledIntent(seq=99, at=made.now, author="ada", role=Role.STUDENT, intent=intent)
+    decided = []
+    for says_instead in (True, False):
+        change = step(
+            made.plan,
+            (filed,),
+            made.facts,
+            made.now,
+            settings=made.settings,
+            profiles=load_profile,
+            says_instead=says_instead,
+        )
+        decided.append(change.decided[-1].reasons)
+    assert decided[0][:-1] == decided[1], "all the rest is the same"
+    assert decided[0][-1].code is ReasonCode.INSTEAD
 
 
 def test_where_nothing_can_be_had_nothing_is_offered() -> None:

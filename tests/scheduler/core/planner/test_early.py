@@ -270,6 +270,29 @@ def test_a_full_pool_on_one_host_does_not_keep_anybody_from_starting_on_another(
     assert made.problems == []
 
 
+def test_others_give_way_where_the_disk_of_one_has_room_though_gpus_are_free_elsewhere() -> None:
+    made = world(
+        hosts={"h1": "a"}, windows=(), profile="dgx-2/small-pool", slack=Slack(least_s=12 * HOUR_S, share=0.25)
+    )
+    for _ in range(2):
+        submit(made, run_s=HOUR_S // 2, disk_gib=1000)
+    made.run_until(made.now + 2 * HOUR_S)
+    # From here on the pool of h1 is full of kept disks, and its GPUs are free.
+    add_host(made, "h2", "b", "dgx-2/small-pool")
+    running = [submit(made, owner=f"k{n}", run_s=4 * HOUR_S, disk_gib=100) for n in range(2)]
+    long = submit(made, owner="bob", run_s=20 * HOUR_S, disk_gib=100)
+    short = submit(made, owner="carl", run_s=16 * HOUR_S, disk_gib=100)
+    assert {get(made, key).spans[0].host for key in (*running, long, short)} == {"h2"}
+    made.run_until(made.now + HOUR_S)
+    half = get(made, long).spans[0].partition
+    made.file(Cancel(reservation=next(key for key in running if get(made, key).spans[0].partition == half)))
+    assert start_of(made, short) == made.now
+    assert get(made, short).spans[0].partition == half
+    assert get(made, long).spans[0].partition != half, "it gave way"
+    made.run_until(made.now + 3 * DAY_S)
+    assert made.problems == []
+
+
 @pytest.mark.parametrize("profile", ["dgx-2", "dgx-2/small-pool"])
 def test_whoever_waits_starts_early_on_a_host_of_another_kind_too(profile: str) -> None:
     made = world(windows=())

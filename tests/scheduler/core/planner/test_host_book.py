@@ -44,3 +44,11 @@ def test_hosts_that_share_a_storage_have_one_pool() -> None:
 def test_no_hosts_offer_nothing() -> None:
     none = book()
     assert (none.profiles, none.sizes, none.by_storage) == ((), frozenset(), {})
+
+
+def test_the_smallest_pool_is_that_of_any_host() -> None:
+    small = replace(host("b"), profile=replace(DGX2, name="small", pool_gib=3000, scratch_gib=500))
+    found = book(host("a"), small)
+    assert found.least_pool_gib(is_scratch=False) == 2500
+    assert found.least_pool_gib(is_scratch=True) == 500
+    assert book().least_pool_gib(is_scratch=False) == 0

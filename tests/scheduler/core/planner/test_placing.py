@@ -1,10 +1,10 @@
 """Placing where the oracle does not look: long runs, packing, and places that just failed."""
 
-from scheduler.core.plan import BookedSpan, Plan, PlanChange, Reservation, apply
+from scheduler.core.plan import BookedDisk, BookedSpan, Plan, PlanChange, Reservation, apply
 from scheduler.core.planner.draft import Draft
 from scheduler.core.planner.placing import Want, is_of_one_partition, place
-from scheduler.core.requests import AtBoundary, HostId, Promise, Request, ReservationId
-from scheduler.core.spans import DAY_S, HOUR_S
+from scheduler.core.requests import AtBoundary, DiskId, HostId, Promise, Request, ReservationId
+from scheduler.core.spans import DAY_S, HOUR_S, Instant
 from scheduler.core.topology import PartitionId
 from tests.property.worlds import MIDNIGHT, World, nights, world
 
@@ -101,3 +101,44 @@ def test_nothing_is_placed_past_the_horizon() -> None:
     made = world(windows=(), horizon_days=1)
     assert place(draft(made), want(run_s=DAY_S)) is None
     assert place(draft(made), want(from_at=MIDNIGHT + 2 * DAY_S)) is None
+
+
+def _fill(workspace: Draft, storage: str, gib: int, until_at: Instant) -> None:
+    key = DiskId(f"d-{len(workspace.disks)}")
+    workspace.disks[key] = BookedDisk(
+        id=key,
+        reservation=ReservationId("r-0"),
+        owner="ada",
+        size_gib=gib,
+        storage=storage,
+        is_scratch=False,
+        from_at=MIDNIGHT,
+        until_at=until_at,
+    )
+
+
+def test_a_disk_waits_for_as_many_others_as_it_needs_the_room_of() -> None:
+    workspace = draft(world(hosts={HOST: "a"}, windows=(), profile="dgx-2/small-pool"))
+    for number in range(40):
+        _fill(workspace, "a", 50, MIDNIGHT + (number + 1) * HOUR_S)
+    for gib, hours in ((50, 1), (1000, 20), (2000, 40)):
+        spans = place(workspace, want(disk_gib=gib))
+        assert spans is not None
+        assert spans[0].start_at == MIDNIGHT + hours * HOUR_S
+    assert place(workspace, want(disk_gib=2001)) is None
+
+
+def test_of_several_storages_the_one_on_which_gpus_and_disks_have_room_first_is_taken() -> None:
+    other = HostId("dgx2-b")
+    made = world(hosts={HOST: "a", other: "b"}, windows=(), profile="dgx-2/small-pool")
+    for busy_h, start_h, host in ((0, 5, other), (7, 7, other), (12, 10, HOST)):
+        workspace = draft(made)
+        if busy_h:
+            end_at = MIDNIGHT + busy_h * HOUR_S
+            span = BookedSpan(start_at=MIDNIGHT, end_at=end_at, host=other, partition=PartitionId("16g0-15"))
+            workspace.board.book(ReservationId("r-0"), span)
+        _fill(workspace, "a", 2000, MIDNIGHT + 10 * HOUR_S)
+        _fill(workspace, "b", 2000, MIDNIGHT + 5 * HOUR_S)
+        spans = place(workspace, want(gpus=8, disk_gib=100))
+        assert spans is not None
+        assert (spans[0].host, spans[0].start_at) == (host, MIDNIGHT + start_h * HOUR_S)

@@ -44,3 +44,19 @@ def test_a_disk_is_over_until_it_is_gone_or_kept_longer() -> None:
     del rows[LARGE.id]
     assert rows.over(150) == []
     assert rows.over(200) == [SMALL.id]
+
+
+def test_how_much_is_booked_when_follows_what_is_written_and_undone() -> None:
+    rows = DiskRows({SMALL.id: SMALL, LARGE.id: LARGE})
+    assert rows.levels("s", is_scratch=False).peak(0, 100) == rows.booked_gib("s", is_scratch=False) == 410
+    mark = rows.mark()
+    rows[LARGE.id] = replace(LARGE, storage="t", from_at=50)
+    assert rows.levels("s", is_scratch=False).peak(0, 100) == 10
+    assert rows.levels("t", is_scratch=False).first_over(0, 0) == 50
+    assert rows.most_booked_gib(is_scratch=False) == 400
+    assert rows.most_booked_gib(is_scratch=True) == 0
+    del rows[SMALL.id]
+    assert rows.levels("s", is_scratch=False).peak(0, 100) == 0
+    rows.undo(mark)
+    assert rows.levels("s", is_scratch=False).peak(0, 100) == 410
+    assert rows.levels("t", is_scratch=False).peak(0, 100) == 0
