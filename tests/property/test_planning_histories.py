@@ -264,6 +264,21 @@ def test_with_little_disk_and_tight_limits_no_pool_and_no_limit_is_exceeded(seed
     assert not made.problems, report(made, seed)
 
 
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+def test_with_little_disk_on_several_storages_no_pool_is_exceeded_and_every_promise_is_kept(seed: int) -> None:
+    hosts = [{"dgx2-a": "a", "dgx2-b": "b"}, {"dgx2-a": "a", "dgx2-b": "b", "dgx2-c": "b"}][seed % 2]
+    made = world(
+        seed,
+        hosts=hosts,
+        profile="dgx-2/small-pool",
+        odds=Odds(leaves_early=0.3),
+        slack=Slack(least_s=(seed % 3) * 4 * HOUR_S, share=0.25),
+        retention_s=(seed % 4) * DAY_S,
+    )
+    live_through(made, days=6, has_faults=False)
+    assert not made.problems, report(made, seed)
+
+
 def by_hour(weekdays: Iterable[int], from_h: int, until_h: int) -> tuple[ClockHours, ...]:
     return (ClockHours(weekdays=frozenset(weekdays), from_minute=60 * from_h, until_minute=60 * until_h),)
 

@@ -10,7 +10,7 @@ from functools import cache
 from random import Random
 
 from scheduler.core.converging.desired import Standing, desired_host, run_end_at, standing_of
-from scheduler.core.facts import DiskFact, GpuFact, GpuState, HostFacts, VmEnd, VmFact
+from scheduler.core.facts import Asked, DiskFact, GpuFact, GpuState, HostFacts, Verb, VmEnd, VmFact
 from scheduler.core.intents import AddHost, ApplyPolicy, FiledIntent, Intent, Materialise
 from scheduler.core.plan import Limits, Plan, PlanChange, Queue, Reservation, Rules, apply, pinned
 from scheduler.core.planner.deciding import OVERRIDDEN_EVENT
@@ -305,6 +305,7 @@ class World:
                 off_at, end = min(ends)
                 problem = "" if end is not VmEnd.START_FAILED else "no boot"
                 self._set_vm(vm.host, key, off_at=off_at, end=end, problem=problem)
+                self._has_left(vm.host, fact)
                 asked_at = fact.stop_asked_at if fact.stop_asked_at is not None else off_at
                 bounds = self.plan.hosts[vm.host].profile.bounds
                 latest_at = asked_at + self._grace_s() + bounds.destroy_s + bounds.reset_s
@@ -327,12 +328,23 @@ class World:
                 continue
             if standing_of(self.plan, host, self.now, *key) is Standing.ENDED:
                 self._set_vm(host, key, stop_asked_at=self.now)
+                self._ask_to_leave(host, fact)
                 bounds = self.plan.hosts[host].profile.bounds
                 vm = self.vms[key]
                 if self.random.random() < self.odds.ignores_grace:
                     vm.off_at, vm.stop = self.now + self._grace_s() + bounds.destroy_s, VmEnd.DESTROYED
                 else:
                     vm.off_at = self.now + self.random.randint(5, self._grace_s())
+
+    def _ask_to_leave(self, host: HostId, vm: VmFact) -> None:
+        """Note by when a guest is to have left: what it was given stays, whatever a later policy gives."""
+        facts, until_at = self.facts[host], self.now + self._grace_s()
+        asked = Asked(verb=Verb.SHUTDOWN, subject=str(vm.uuid), asked_at=self.now, until_at=until_at)
+        self.facts[host] = replace(facts, asked=(*facts.asked, asked))
+
+    def _has_left(self, host: HostId, vm: VmFact) -> None:
+        facts = self.facts[host]
+        self.facts[host] = replace(facts, asked=tuple(ask for ask in facts.asked if ask.subject != str(vm.uuid)))
 
     def _start_wanted(self, host: HostId) -> None:
         wanted = [(r, r.span_at(self.now)) for r in self.live()]

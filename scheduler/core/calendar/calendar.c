@@ -29,8 +29,12 @@ typedef struct { i64 start, end; i32 host, set; } Place;
 /* Until when each host has room from now on for what is `kept` so long behind its end; on hosts with its label it is its
    own from `own` on. */
 typedef struct { const i64 *until; i64 kept, own; i32 label; } Room;
-/* `room`: where one is looked for that has to have some; NULL otherwise, and in what is booked. */
-typedef struct { i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by; const Room *room; } Fit;
+/* `room`: where one is looked for that has to have some. `first`: of each host, when one may start there at the earliest.
+   NULL otherwise, and in what is booked. */
+typedef struct {
+    i32 size; i64 whole, shortest; i32 shape, label, silent, kind; i64 lead, end_by;
+    const Room *room; const i64 *first;
+} Fit;
 typedef struct { i64 start, end; } Stretch;
 /* Of `n` pieces; 0: of one, its place. */
 typedef struct { Place place; Fit fit; i64 due; i32 used, n; Stretch *pieces; } Booking;
@@ -804,6 +808,7 @@ i32 calendar_earliest(Calendar *c, const Fit *fit, i64 from, i64 latest_at, Plac
             i64 start = later(gap->start, from), at, until;
             if (gap->end - start < fit->shortest) continue;
             fitted = 1;
+            if (fit->first) start = later(start, fit->first[gap->host]);
             if (!may_use(c, gap->host, fit) || !has_room_now(c, gap->host, fit)) continue;
             i64 begin_at = c->hosts[gap->host].begin[gap->set];
             if (!fit_in(c, gap->host, gap->set, begin_at, start, gap->end, fit, best_at, &at, &until)) continue;
@@ -930,7 +935,7 @@ i32 calendar_conflicts(Calendar *c, i32 number, i32 set, i64 start, i64 end, i32
 /* Book requests at their earliest places, one after the other; return how many found one. Their keys count up. */
 i32 calendar_book_all(Calendar *c, i32 key, const i32 *sizes, const i64 *wholes, i32 n, i64 from, i64 *starts) {
     for (i32 i = 0; i < n; i++) {
-        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1, ONE_PIECE, FOREVER, NULL};
+        Fit fit = {sizes[i], wholes[i], wholes[i], -1, -1, 0, -1, ONE_PIECE, FOREVER, NULL, NULL};
         Place place;
         if (calendar_earliest(c, &fit, from, FOREVER, &place)) return i;
         if (calendar_book(c, key + i, &place, &fit, FIXED)) return NO_MEMORY;

@@ -37,6 +37,7 @@ class _Fit(Structure):
         ("lead", c_int64),
         ("end_by", c_int64),
         ("room", c_void_p),
+        ("first", c_void_p),
     )
 
 
@@ -316,11 +317,22 @@ class CompiledCalendar:
         count = _checked(self._c.calendar_conflicts(self._handle, host, place, start_at, end_at, keys, most))
         return list(keys[:count])
 
-    def earliest(self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER) -> Place | None:
+    def earliest(
+        self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER, first_at: Sequence[Instant] | None = None
+    ) -> Place | None:
         self._set_fit(fit)
+        if first_at is not None:
+            return self._earliest_after(from_at, latest_at, (c_int64 * len(first_at))(*first_at))
         if self._c.calendar_earliest(self._handle, self._fit_ref, from_at, latest_at, self._out_ref):
             return None
         return _told(self._out)
+
+    def _earliest_after(self, from_at: Instant, latest_at: Instant, first_at: "ctypes.Array[c_int64]") -> Place | None:
+        """Return the earliest place for the fit that was set; each host has a first start."""
+        self._fit.first = ctypes.addressof(first_at)
+        outcome = self._c.calendar_earliest(self._handle, self._fit_ref, from_at, latest_at, self._out_ref)
+        self._fit.first = None
+        return None if outcome else _told(self._out)
 
     def pieces(self, host: int, place: int, start: Instant, fit: Fit) -> list[tuple[Instant, Instant]]:
         self._set_fit(fit)

@@ -404,11 +404,23 @@ class PureCalendar:
                 at += 1
         return sorted(found)
 
-    def earliest(self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER) -> Place | None:
-        """Return the earliest place that starts in `[from_at, latest_at]`; of several what breaks up least."""
-        return self._earliest(fit, from_at, latest_at, ())
+    def earliest(
+        self, fit: Fit, from_at: Instant, latest_at: Instant = FOREVER, first_at: Sequence[Instant] | None = None
+    ) -> Place | None:
+        """Return the earliest place that starts in `[from_at, latest_at]`; of several what breaks up least.
 
-    def _earliest(self, fit: Fit, from_at: Instant, latest_at: Instant, shut: Container[int]) -> Place | None:
+        `first_at`: of each host by number, when it may start there at the earliest.
+        """
+        return self._earliest(fit, from_at, latest_at, (), first_at)
+
+    def _earliest(
+        self,
+        fit: Fit,
+        from_at: Instant,
+        latest_at: Instant,
+        shut: Container[int],
+        first_at: Sequence[Instant] | None = None,
+    ) -> Place | None:
         """Return the earliest place on hosts that are not shut."""
         gaps = self._by_size.get(fit.size)
         if gaps is None:
@@ -444,6 +456,8 @@ class PureCalendar:
                     host = self._hosts[host_number]
                     if host_number in shut or not self._may_use(host, fit):
                         continue
+                    if first_at is not None:
+                        start = max(start, first_at[host_number])
                     found = self._fit(host_number, place, host.begin[place], start, gap_end, fit, best_at)
                     if found is None:
                         continue

@@ -433,15 +433,23 @@ class Board:
         return [self._owners[key][0] for key in keys]
 
     def earliest(
-        self, fit: Fit, from_at: Instant, latest_at: Instant, times: RunTimes
+        self,
+        fit: Fit,
+        from_at: Instant,
+        latest_at: Instant,
+        times: RunTimes,
+        first_at: Sequence[Instant] | None = None,
     ) -> tuple[BookedSpan, ...] | None:
-        """Return the earliest place that starts in `[from_at, latest_at]`: its first piece, or all if it may be cut."""
+        """Return the earliest place that starts in `[from_at, latest_at]`: its first piece, or all if it may be cut.
+
+        `first_at`: when it may start at the earliest on each host, in their order here.
+        """
         is_cut = fit.lead_s != ONE_PIECE
         ahead_s = LOOKS_AHEAD_S + 4 * fit.whole_s if is_cut else LOOKS_AHEAD_S
         until_at = min(max(from_at, self.calendar.now) + ahead_s, times.horizon_at)
         while True:
             fit = fit._replace(shape=self.know_shape(times, until_at))
-            place = self.calendar.earliest(fit, from_at, min(latest_at, until_at))
+            place = self.calendar.earliest(fit, from_at, min(latest_at, until_at), first_at)
             if place is not None:
                 pieces = [(place.start_at, place.end_at)]
                 if is_cut:

@@ -20,6 +20,8 @@ class DiskRoom:
         self._known: dict[tuple[int, bool], _Room | None] = {}
         self.is_plenty = self._has_plenty()
         """Each pool has room for one disk more of any size beside all that are ever booked there."""
+        self.has_grown = False
+        """There is more room somewhere than there was when it was asked for."""
 
     def of(self, reservation: Reservation) -> Rooms | None:
         """Return where there is room for the disk of one; None: everywhere, or it needs none."""
@@ -48,6 +50,9 @@ class DiskRoom:
         self._known = {}
         if not self.is_plenty:
             self._known = {(gib, is_scratch): self._look(gib, is_scratch=is_scratch) for gib, is_scratch in before}
+        self.has_grown = self.has_grown or any(
+            _is_more(room, self._known.get(wanted)) for wanted, room in before.items() if room is not None
+        )
         return any(self._is_any(room) != self._is_any(self._known.get(wanted)) for wanted, room in before.items())
 
     def _room_of(self, reservation: Reservation) -> "_Room | None":
@@ -109,3 +114,10 @@ class _Room:
         self.rooms = rooms
         self.free_by_gpus: dict[int, tuple[Instant, Mapping[str, Instant]]] = {}
         """Of the hosts with so many free GPUs: until when there is room, the latest of all, and by their storages."""
+
+
+def _is_more(before: _Room, after: _Room | None) -> bool:
+    """Whether there is room for longer anywhere."""
+    if after is None:
+        return True
+    return any(now > was for was, now in zip(before.rooms.until_at, after.rooms.until_at, strict=True))

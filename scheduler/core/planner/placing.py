@@ -7,7 +7,7 @@ length. Changes nothing.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -194,14 +194,39 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
 
 
 def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
-    """Return the earliest booking on any storage, where the one that was looked at has no room.
+    """Return the earliest booking on any storage, where the one that was looked at has no room."""
+    rooms = {storage: _first_disk_room_at(draft, want, storage) for storage in draft.host_book.by_storage}
+    first = _earliest_in_room(draft, want, rooms)
+    if first is None:
+        return None
+    storage = draft.hosts[first.host].storage
+    spans = place(draft, replace(want, storage=storage, from_at=rooms[storage]))
+    if spans is not None and spans[0].start_at == first.start_at:
+        return spans
+    # There is less room by then, or the whole of it begins later.
+    return _on_any_storage(draft, want, rooms)
+
+
+def _earliest_in_room(draft: Draft, want: Want, rooms: Mapping[str, Instant]) -> BookedSpan | None:
+    """Return the earliest first span, on each storage no earlier than at an instant."""
+    latest_at = want.from_at if want.only_at else want.latest_at
+    first_at = [rooms[draft.hosts[host].storage] for host in draft.ready_board().hosts_in_order()]
+    found: BookedSpan | None = None
+    for fit in fits_of(draft, want):
+        latest_at = latest_at if found is None else found.start_at - 1
+        earlier = draft.board.earliest(fit, want.from_at, latest_at, times_of(draft, want), first_at)
+        found = earlier[0] if earlier else found
+    return found
+
+
+def _on_any_storage(draft: Draft, want: Want, rooms: Mapping[str, Instant]) -> tuple[BookedSpan, ...] | None:
+    """Return the earliest booking on any storage, on each no earlier than at an instant.
 
     No more than a few storages are looked at, those that have room first; where GPUs are free first, a booking is made.
     """
     latest_at = want.from_at if want.only_at else min(want.latest_at, draft.horizon_at)
-    rooms = [(_first_disk_room_at(draft, want, storage), storage) for storage in draft.host_book.by_storage]
     firsts: list[tuple[Instant, str, Want]] = []
-    for room_at, storage in sorted(rooms)[:MOST_STORAGES]:
+    for room_at, storage in sorted((room_at, storage) for storage, room_at in rooms.items())[:MOST_STORAGES]:
         if room_at > latest_at:
             break
         there = replace(want, storage=storage, from_at=room_at)

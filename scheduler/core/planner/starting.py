@@ -40,10 +40,16 @@ class Tries:
         self._elsewhere: dict[Hashable, bool] = {}
         self._is_looked_through = False
         """Of all that are left it is known that limits and disks let them start."""
+        self._is_one_left_out = False
+        """For the disk of some there was no room where GPUs are free."""
 
     def with_room(self, waiting: Sequence[Reservation]) -> Sequence[Reservation]:
         """Return those for whose disks there is room on a host with GPUs for them that are free."""
-        return waiting if self._room.is_plenty else [one for one in waiting if self._room.may_start(one)]
+        if self._room.is_plenty:
+            return waiting
+        found = [one for one in waiting if self._room.may_start(one)]
+        self._is_one_left_out = len(found) < len(waiting)
+        return found
 
     def start(self, waiting: Sequence[Reservation]) -> None:
         """Start all that can."""
@@ -61,6 +67,9 @@ class Tries:
             if reservation.request.gpus in self._free and displacer.start(reservation.id):
                 displacer.forget()
                 self._note_started(reservation)
+        if self._room.has_grown and (self._is_one_left_out or in_the_way):
+            # Disks went where their bookings went: somebody who was tried before may have room for his now.
+            self._draft.are_all_to_be_tried = True
 
     def _is_worth_it(self, reservation: Reservation) -> bool:
         """Whether one could start as far as limits and disks go."""

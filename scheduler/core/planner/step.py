@@ -116,7 +116,7 @@ def _settle_all(draft: Draft) -> None:
         draft.begin_round()
         settle(draft)
         decide_windows(draft)
-        if number and not draft.has_changed():
+        if number and not draft.has_changed() and not draft.are_all_to_be_tried:
             return
         if draft.is_room_freed:
             draft.is_room_freed = False
