@@ -15,4 +15,5 @@ def test_two_policies_are_tried_on_a_trace_with_both_calendars(tmp_path: Path) -
     assert [row["what"] for row in rows] == [
         "old and new on 3 requests, 1 days, 1 hosts",
         "old and new on 3 requests, 1 days, 1 hosts, without the compiled calendar",
+        "old and new on 3 requests, 1 days, 1 hosts, with the disks of a policy that names none",
     ]

@@ -1145,7 +1145,8 @@ ranked:
     i32 outcome = take_out(c, key, &mine);
     if (outcome) return outcome;
     Place place;
-    if (!calendar_earliest(c, &fit, now, now, &place) && is_whole(&fit, &place)) {
+    int may_be_free = seen == MOST_FREE || !options[0].n;
+    if (may_be_free && !calendar_earliest(c, &fit, now, now, &place) && is_whole(&fit, &place)) {
         moved[0] = key;
         return book_or_back(c, key, &mine, &place, 1);
     }

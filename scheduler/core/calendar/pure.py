@@ -734,7 +734,9 @@ class PureCalendar:
         if not found and are_all:
             return None
         mine = self.free(key)
-        place = self._earliest(mine.fit, self.now, self.now, shut)
+        # Where nobody is in the way on some set, or there are more sets than were looked at.
+        may_be_free = not are_all or not found[0][1]
+        place = self._earliest(mine.fit, self.now, self.now, shut) if may_be_free else None
         if place is not None and _is_whole(mine.fit, place):
             self.book(key, place, mine.fit, mine.due_at)
             return [key]

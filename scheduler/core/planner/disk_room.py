@@ -4,7 +4,7 @@ Pools have room for all that is booked. Where one is booked out for a while, who
 for what it has booked itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scheduler.core.calendar.bookings import Rooms
 from scheduler.core.plan import Reservation
@@ -21,7 +21,7 @@ class DiskRoom:
         self.is_plenty = self._has_plenty()
         """Each pool has room for one disk more of any size beside all that are ever booked there."""
         self.has_grown = False
-        """There is more room somewhere than there was when it was asked for."""
+        """There is more room for somebody on a host with free GPUs than there was when it was asked for."""
 
     def of(self, reservation: Reservation) -> Rooms | None:
         """Return where there is room for the disk of one; None: everywhere, or it needs none."""
@@ -32,17 +32,25 @@ class DiskRoom:
         """Whether any pool has room at this instant for the disk of one."""
         return self._is_any(self._room_of(reservation))
 
-    def may_start(self, reservation: Reservation) -> bool:
-        """Whether there is room for the disk of one on any host with GPUs for it that are free now."""
-        room, key, request = self._room_of(reservation), reservation.disk, reservation.request
-        if room is None or key is None:
-            return True
-        latest_at, by_storage = room.free_by_gpus.get(request.gpus) or self._look_at_free(request.gpus, room)
-        if self._draft.now + request.run_s + room.rooms.kept_s <= latest_at:
-            return True
-        # Where it is booked, its room is its own from then on.
-        disk = self._draft.disks[key]
-        return disk.from_at <= by_storage.get(disk.storage, -1)
+    def with_room(self, waiting: Sequence[Reservation]) -> Sequence[Reservation]:
+        """Return those for whose disks there is room on any host with GPUs for them that are free now.
+
+        Where a disk is booked, its room is its own from then on.
+        """
+        if self.is_plenty:
+            return waiting
+        now, disks, found = self._draft.now, self._draft.disks, []
+        for reservation in waiting:
+            room = self._room_of(reservation)
+            if room is not None and reservation.disk is not None:
+                request = reservation.request
+                free = room.free_by_gpus.get(request.gpus) or self._look_at_free(request.gpus, room)
+                if now + request.run_s + room.rooms.kept_s > free[0]:
+                    disk = disks[reservation.disk]
+                    if disk.from_at > free[1].get(disk.storage, -1):
+                        continue
+            found.append(reservation)
+        return found
 
     def look_again(self) -> bool:
         """Look again at all that was asked for, after a start; return whether `has_any` answers otherwise for any."""
@@ -50,9 +58,7 @@ class DiskRoom:
         self._known = {}
         if not self.is_plenty:
             self._known = {(gib, is_scratch): self._look(gib, is_scratch=is_scratch) for gib, is_scratch in before}
-        self.has_grown = self.has_grown or any(
-            _is_more(room, self._known.get(wanted)) for wanted, room in before.items() if room is not None
-        )
+        self.has_grown = self.has_grown or self._is_more_than(before)
         return any(self._is_any(room) != self._is_any(self._known.get(wanted)) for wanted, room in before.items())
 
     def _room_of(self, reservation: Reservation) -> "_Room | None":
@@ -68,6 +74,17 @@ class DiskRoom:
 
     def _is_any(self, room: "_Room | None") -> bool:
         return room is None or max(room.rooms.until_at) > self._draft.now
+
+    def _is_more_than(self, before: Mapping[tuple[int, bool], "_Room | None"]) -> bool:
+        """Whether there is room for longer on any host with free GPUs."""
+        calendar = self._draft.board.calendar
+        free = {host for size in calendar.sizes for host in calendar.free_hosts(size)}
+        for wanted, was in before.items():
+            if was is not None and free:
+                now = self._known.get(wanted)
+                if now is None or any(now.rooms.until_at[host] > was.rooms.until_at[host] for host in free):
+                    return True
+        return False
 
     def _has_plenty(self) -> bool:
         disks, hosts = self._draft.disks, self._draft.host_book
@@ -114,10 +131,3 @@ class _Room:
         self.rooms = rooms
         self.free_by_gpus: dict[int, tuple[Instant, Mapping[str, Instant]]] = {}
         """Of the hosts with so many free GPUs: until when there is room, the latest of all, and by their storages."""
-
-
-def _is_more(before: _Room, after: _Room | None) -> bool:
-    """Whether there is room for longer anywhere."""
-    if after is None:
-        return True
-    return any(now > was for was, now in zip(before.rooms.until_at, after.rooms.until_at, strict=True))

@@ -45,9 +45,7 @@ class Tries:
 
     def with_room(self, waiting: Sequence[Reservation]) -> Sequence[Reservation]:
         """Return those for whose disks there is room on a host with GPUs for them that are free."""
-        if self._room.is_plenty:
-            return waiting
-        found = [one for one in waiting if self._room.may_start(one)]
+        found = self._room.with_room(waiting)
         self._is_one_left_out = len(found) < len(waiting)
         return found
 
