@@ -94,6 +94,11 @@ class Fields:
         node = self._node_by_key.get(key)
         return self.place if node is None else node.place
 
+    def is_wrong(self, key: str) -> bool:
+        """Whether a problem of a key's value has been noted: what follows from it is none of its own."""
+        place = self.place_of(key)
+        return any(problem.place == place for problem in self.problems)
+
     def required(self, key: str, example: str) -> None:
         """Note a problem if the key is missing."""
         if key not in self._node_by_key and key not in self._misspelt:

@@ -149,7 +149,7 @@ class EntryReader:
         queue_names = [queue.name for queue in self._queues]
         queue = fields.known_word("queue", "", queue_names, what="a queue of this policy")
         takes = [layout for layout in self._layouts if queue in layout.queues]
-        if queue in queue_names and fields.has("gpus"):
+        if queue in queue_names and fields.has("gpus") and not fields.is_wrong("gpus"):
             sizes = sorted(set().union(*(layout.sizes for layout in takes)))
             if gpus not in sizes:
                 instead = "use " + ", ".join(map(str, sizes)) if sizes else f"add queue {queue} to a layout"

@@ -220,6 +220,8 @@ def test_each_mistake_in_a_window_gets_one_clear_line(
     ("replaced", "by", "expected"),
     [
         ("gpus: 16", "gpus: 8", "wants GPUs that no layout gives to queue hpc: '8'; use 16"),
+        ("gpus: 16", "gpus: sixteen", "gpus must be a whole number from 1 to 1024, not text: 'sixteen'"),
+        ("gpus: 16", "gpus: 0", "gpus is out of range: '0'; use 1 to 1024"),
         ("gpus: 16", "gpus: 16, count: 65", "count is out of range: '65'; use 1 to 64"),
         ("gpus: 16", "gpus: 16, image: ubunt", "image is not an image of this policy: 'ubunt'; did you mean ubuntu?"),
         ("gpus: 16", "gpus: 16, ahead: 90d", "ahead is out of range: '90d'; use 1m to 89d"),
