@@ -94,10 +94,9 @@ class Fields:
         node = self._node_by_key.get(key)
         return self.place if node is None else node.place
 
-    def is_wrong(self, key: str) -> bool:
-        """Whether a problem of a key's value has been noted: what follows from it is none of its own."""
-        place = self.place_of(key)
-        return any(problem.place == place for problem in self.problems)
+    def is_last_told(self, key: str) -> bool:
+        """Whether the problem that was noted last is of a key's value: what follows from it is none of its own."""
+        return bool(self.problems) and self.problems[-1].place == self.place_of(key)
 
     def required(self, key: str, example: str) -> None:
         """Note a problem if the key is missing."""

@@ -146,10 +146,11 @@ class EntryReader:
             fields.required(key, example)
         settings = self._reader.settings
         gpus = fields.whole("gpus", 1, least=1, most=MOST_GPUS)
+        is_number = fields.has("gpus") and not fields.is_last_told("gpus")
         queue_names = [queue.name for queue in self._queues]
         queue = fields.known_word("queue", "", queue_names, what="a queue of this policy")
         takes = [layout for layout in self._layouts if queue in layout.queues]
-        if queue in queue_names and fields.has("gpus") and not fields.is_wrong("gpus"):
+        if queue in queue_names and is_number:
             sizes = sorted(set().union(*(layout.sizes for layout in takes)))
             if gpus not in sizes:
                 instead = "use " + ", ".join(map(str, sizes)) if sizes else f"add queue {queue} to a layout"
