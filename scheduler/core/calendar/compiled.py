@@ -322,6 +322,7 @@ class CompiledCalendar:
     ) -> Place | None:
         self._set_fit(fit)
         if first_at is not None:
+            _check_count(first_at, self._host_count)
             return self._earliest_after(from_at, latest_at, (c_int64 * len(first_at))(*first_at))
         if self._c.calendar_earliest(self._handle, self._fit_ref, from_at, latest_at, self._out_ref):
             return None
@@ -401,6 +402,7 @@ class CompiledCalendar:
         if rooms is None:
             return None, 0
         if self._rooms is None or self._rooms[0] is not rooms.until_at:
+            _check_count(rooms.until_at, self._host_count)
             self._rooms = rooms.until_at, (c_int64 * len(rooms.until_at))(*rooms.until_at)
         return self._rooms[1], rooms.kept_s
 
@@ -419,6 +421,11 @@ class CompiledCalendar:
         mine = self._fit
         mine.size, mine.whole, mine.shortest, mine.shape, mine.label, mine.silent, mine.kind = fit[:7]
         mine.lead, mine.end_by = fit[7:]
+
+
+def _check_count(instants: Sequence[Instant], hosts: int) -> None:
+    if len(instants) != hosts:
+        raise BrokenInvariant(f"{len(instants)} instants were told for {hosts} hosts")
 
 
 def _filled(room: "ctypes.Array[c_int32]", numbers: Sequence[int]) -> "ctypes.Array[c_int32]":

@@ -173,10 +173,6 @@ class Board:
                 self._begins[host, chosen] = at
                 self.calendar.set_begin(number, chosen, at)
 
-    def hosts_in_order(self) -> Sequence[HostId]:
-        """Return the hosts as the calendar numbers them."""
-        return self._hosts
-
     def label_of(self, storage: str) -> int:
         """Return the number of a storage that some host reaches, or one that none has."""
         return self._labels.get(storage, len(self._labels))

@@ -73,7 +73,7 @@ class DiskRoom:
         return self._known[wanted]
 
     def _is_any(self, room: "_Room | None") -> bool:
-        return room is None or max(room.rooms.until_at) > self._draft.now
+        return room is None or room.latest_at > self._draft.now
 
     def _is_more_than(self, before: Mapping[tuple[int, bool], "_Room | None"]) -> bool:
         """Whether there is room for longer on any host with free GPUs."""
@@ -103,7 +103,7 @@ class DiskRoom:
         until_at = {storage: self._until_at(storage, gib, is_scratch=is_scratch) for storage in storages}
         if min(until_at.values(), default=FOREVER) == FOREVER:
             return None
-        hosts = [draft.hosts[host] for host in draft.board.hosts_in_order()]
+        hosts = [draft.hosts[host] for host in draft.board.hosts]
         return _Room(Rooms(tuple([until_at[host.storage] for host in hosts]), draft.rules.retention_s))
 
     def _until_at(self, storage: str, gib: int, *, is_scratch: bool) -> Instant:
@@ -117,7 +117,7 @@ class DiskRoom:
 
     def _look_at_free(self, gpus: int, room: "_Room") -> tuple[Instant, Mapping[str, Instant]]:
         draft, found = self._draft, dict[str, Instant]()
-        ids = draft.board.hosts_in_order()
+        ids = draft.board.hosts
         for number in draft.board.calendar.free_hosts(gpus):
             found[draft.hosts[ids[number]].storage] = room.rooms.until_at[number]
         room.free_by_gpus[gpus] = max(found.values(), default=-1), found
@@ -129,5 +129,6 @@ class _Room:
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
+        self.latest_at = max(rooms.until_at)
         self.free_by_gpus: dict[int, tuple[Instant, Mapping[str, Instant]]] = {}
         """Of the hosts with so many free GPUs: until when there is room, the latest of all, and by their storages."""

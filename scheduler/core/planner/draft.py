@@ -585,10 +585,6 @@ class Draft:
         """Return the size of one part of a storage's pool; hosts that share a storage describe one pool."""
         return self.host_book.pool_gib(storage, is_scratch=is_scratch)
 
-    def next_disk_end(self, storage: str, *, is_scratch: bool, after_at: Instant) -> Instant:
-        """Return when less is next booked in that part of the pool than right before; FOREVER when it never is."""
-        return self.disks.levels(storage, is_scratch=is_scratch).next_fall(after_at)
-
     def keep_disk_until(self, disk_id: DiskId, until_at: Instant) -> None:
         """Move the end of a disk's retention; it never moves earlier."""
         disk = self.disks[disk_id]

@@ -73,13 +73,6 @@ class Levels:
             start_at = at[number]
         return start_at
 
-    def next_fall(self, after_at: Instant) -> Instant:
-        """Return the next instant after one at which the level falls; FOREVER when it never does."""
-        for number in range(bisect_right(self._at, after_at), len(self._at)):
-            if self._levels[number + 1] < self._levels[number]:
-                return self._at[number]
-        return FOREVER
-
     def _cut(self, at: Instant) -> int:
         """Let there be a change at an instant, of nothing if need be; return the number of the level after it."""
         number = bisect_left(self._at, at)

@@ -32,7 +32,7 @@ MOST_STORAGES = 16
 """So many storages are looked at for one that has room for a disk."""
 
 MOST_DISK_WAITS = 32
-"""How many ends of disks are tried before a placement gives up."""
+"""At so many instants it is looked whether a disk has room from then on, before a placement gives up."""
 
 _since_at, _first_two = itemgetter(0), itemgetter(0, 1)
 
@@ -210,7 +210,7 @@ def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] |
 def _earliest_in_room(draft: Draft, want: Want, rooms: Mapping[str, Instant]) -> BookedSpan | None:
     """Return the earliest first span, on each storage no earlier than at an instant."""
     latest_at = want.from_at if want.only_at else want.latest_at
-    first_at = [rooms[draft.hosts[host].storage] for host in draft.ready_board().hosts_in_order()]
+    first_at = [rooms[draft.hosts[host].storage] for host in draft.ready_board().hosts]
     found: BookedSpan | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found.start_at - 1
@@ -273,11 +273,24 @@ def _disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage
         storage, is_scratch=want.is_scratch, start_at=start_at, end_at=until_at, more_gib=want.disk_gib
     ):
         return None
-    room_at = _first_disk_room_at(draft, replace(want, from_at=start_at), storage)
-    # Where it has a break, it needs room for longer.
-    return (
-        room_at if room_at > start_at else draft.next_disk_end(storage, is_scratch=want.is_scratch, after_at=start_at)
+    return _next_disk_room_at(draft, want, spans, storage)
+
+
+def _next_disk_room_at(draft: Draft, want: Want, spans: Sequence[BookedSpan], storage: str) -> Instant:
+    """Return the next start at which a pool may have room, where it has none for the disk of some spans."""
+    assert draft.rules is not None
+    start_at, kept_s = spans[0].start_at, draft.rules.retention_s
+    levels = draft.disks.levels(storage, is_scratch=want.is_scratch)
+    most_gib = draft.pool_room_gib(storage, is_scratch=want.is_scratch) - want.disk_gib
+    is_whole = len(spans) == 1
+    room_at = levels.first_room(
+        most_gib, start_at, spans[0].end_at - start_at + kept_s if is_whole else want.run_s + kept_s
     )
+    if is_whole or room_at > start_at:
+        return room_at
+    # With its breaks it needs room for longer: until it starts after the next one, or after what is in its way.
+    over_at = levels.first_over(most_gib, start_at)
+    return min(spans[1].start_at, levels.first_room(most_gib, over_at, 1))
 
 
 def _may_keep(draft: Draft, disk: BookedDisk, until_at: Instant) -> bool:

@@ -83,10 +83,6 @@ class DiskRows(Rows[DiskId, BookedDisk]):
         for disk in rows.values():
             self._add(disk)
 
-    def in_pool(self, storage: str, *, is_scratch: bool) -> dict[DiskId, BookedDisk]:
-        """Return the disks of one part of a storage's pool. Not to be changed."""
-        return self._pools.get((storage, is_scratch), {})
-
     def booked_gib(self, storage: str, *, is_scratch: bool) -> int:
         """Return the size of all of them together, whenever each is booked."""
         return self._booked_gib[is_scratch].get(storage, 0)

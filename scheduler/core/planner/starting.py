@@ -36,12 +36,12 @@ class Tries:
         self._free = free
         self._room = DiskRoom(draft)
         self._has_limits = draft.rules is not None and book_of(draft).may_bind_bookings
-        self._worth_it: dict[Hashable, bool] = {}
+        self._is_over: dict[Hashable, bool] = {}
         self._elsewhere: dict[Hashable, bool] = {}
         self._is_looked_through = False
         """Of all that are left it is known that limits and disks let them start."""
         self._is_one_left_out = False
-        """For the disk of some there was no room where GPUs are free."""
+        """For the disk of some there was no room, or none where GPUs are free."""
 
     def with_room(self, waiting: Sequence[Reservation]) -> Sequence[Reservation]:
         """Return those for whose disks there is room on a host with GPUs for them that are free."""
@@ -56,8 +56,9 @@ class Tries:
         while left:
             left = [one for one in left if one.request.gpus in self._free]
             if not self._is_looked_through:
-                left = [one for one in left if self._is_worth_it(one)]
-                self._is_looked_through = True
+                worth_it = [one for one in left if self._is_worth_it(one)]
+                self._is_one_left_out = self._is_one_left_out or len(worth_it) < len(left)
+                left, self._is_looked_through = worth_it, True
             number = self._start_first(left)
             in_the_way += left[:number]
             del left[: number + 1]
@@ -72,13 +73,14 @@ class Tries:
     def _is_worth_it(self, reservation: Reservation) -> bool:
         """Whether one could start as far as limits and disks go."""
         request = reservation.request
-        of_owner = (request.owner, request.gpus) if self._has_limits else None
-        key = of_owner, request.queue, request.disk_gib, request.continues is None
-        known = self._worth_it.get(key)
-        if known is None:
-            is_over = self._has_limits and _is_over_now(self._draft, reservation)
-            known = self._worth_it[key] = not is_over and self._room.has_any(reservation)
-        return known
+        if self._has_limits:
+            key = request.owner, request.gpus, request.queue, request.continues is None
+            is_over = self._is_over.get(key)
+            if is_over is None:
+                is_over = self._is_over[key] = _is_over_now(self._draft, reservation)
+            if is_over:
+                return False
+        return self._room.is_plenty or self._room.has_any(reservation)
 
     def _start_first(self, waiting: Sequence[Reservation]) -> int:
         """Start the first that can; return its place among them, or how many they are."""
@@ -138,7 +140,7 @@ class Tries:
         self._free = free_sizes(self._draft, self._free)
         if self._room.look_again() or self._has_limits:
             self._is_looked_through = False
-            self._worth_it.clear()
+            self._is_over.clear()
 
 
 def _is_over_now(draft: Draft, reservation: Reservation) -> bool:
@@ -157,9 +159,9 @@ class _Try(Enum):
 
     STARTED = auto()
     IN_THE_WAY = auto()
-    """On no host of its kind there is room, or those in the way have no other place, with room for their disks."""
+    """On no host of its kind there is room, or those in the way have no other place: by GPUs, or in crowded pools."""
     NOT_WELL = auto()
-    """There is room, but its disk or a limit is in the way."""
+    """There is room, but a disk or a limit is in the way."""
 
 
 def _start_first(draft: Draft, keys: Sequence[ReservationId], rooms: Rooms | None) -> tuple[int, _Try] | None:
@@ -180,7 +182,8 @@ def _start_first(draft: Draft, keys: Sequence[ReservationId], rooms: Rooms | Non
     for key, spans in moved.items():
         draft.put_moved(replace(before[key], spans=spans))
         follow_disk(draft, key)
-    if all(is_well(draft, draft.reservations[key]) for key in moved):
+    unwell = next((key for key in moved if not is_well(draft, draft.reservations[key])), None)
+    if unwell is None:
         for key in moved:
             known[key].reservation = draft.reservations[key]
         return number, _Try.STARTED
@@ -188,13 +191,15 @@ def _start_first(draft: Draft, keys: Sequence[ReservationId], rooms: Rooms | Non
     for key in moved:
         draft.put_moved(before[key])
     draft.disks.undo(disks)
-    return number, _Try.NOT_WELL if len(moved) == 1 else _Try.IN_THE_WAY
+    # Where pools are crowded, whoever has room for his disk and nobody in his way has been started.
+    return number, _Try.NOT_WELL if rooms is None or unwell == keys[number] else _Try.IN_THE_WAY
 
 
 def _is_worth_another_look(draft: Draft, reservation: Reservation, tried: _Try | None) -> bool:
     """Whether one may find a place now that the board has not tried: of another kind, with room for it, in pieces.
 
-    The board looks on hosts of one kind for one partition, and knows nothing of disk pools. `tried`: what came of that.
+    The board looks on hosts of one kind for one partition, and knows of disk pools only where these are crowded.
+    `tried`: what came of that.
     """
     want = want_of(draft, reservation.request, run_s=reservation.request.run_s, with_gifts=True)
     if tried is _Try.IN_THE_WAY and not _has_more_places(draft, want):

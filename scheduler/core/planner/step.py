@@ -125,6 +125,8 @@ def _settle_all(draft: Draft) -> None:
         start_early(draft)
         if not draft.has_changed():
             return
+    if draft.are_all_to_be_tried:
+        draft.memory.tried.again()
 
 
 def _decide(draft: Draft, filed: FiledIntent, profiles: Callable[[str], HostProfile], *, says_instead: bool) -> Decided:

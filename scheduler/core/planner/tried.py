@@ -41,6 +41,10 @@ class Tried:
         """All that wait have been tried."""
         self._at, self._by = now, by
 
+    def again(self) -> None:
+        """All that wait are to be tried once more."""
+        self._at = None
+
     def not_before(self, reservation: ReservationId, at: Instant) -> None:
         """One may not start before an instant."""
         if (at, reservation) not in self._known:

@@ -103,7 +103,7 @@ def test_nothing_is_placed_past_the_horizon() -> None:
     assert place(draft(made), want(from_at=MIDNIGHT + 2 * DAY_S)) is None
 
 
-def _fill(workspace: Draft, storage: str, gib: int, until_at: Instant) -> None:
+def _fill(workspace: Draft, storage: str, gib: int, until_at: Instant, *, from_at: Instant = MIDNIGHT) -> None:
     key = DiskId(f"d-{len(workspace.disks)}")
     workspace.disks[key] = BookedDisk(
         id=key,
@@ -112,7 +112,7 @@ def _fill(workspace: Draft, storage: str, gib: int, until_at: Instant) -> None:
         size_gib=gib,
         storage=storage,
         is_scratch=False,
-        from_at=MIDNIGHT,
+        from_at=from_at,
         until_at=until_at,
     )
 
@@ -126,6 +126,17 @@ def test_a_disk_waits_for_as_many_others_as_it_needs_the_room_of() -> None:
         assert spans is not None
         assert spans[0].start_at == MIDNIGHT + hours * HOUR_S
     assert place(workspace, want(disk_gib=2001)) is None
+
+
+def test_one_that_is_parked_over_a_night_begins_after_what_is_in_its_disks_way_then() -> None:
+    workspace = draft(world(hosts={HOST: "a"}, profile="dgx-2/small-pool", retention_s=HOUR_S))
+    for number in range(80):
+        _fill(workspace, "a", 1, MIDNIGHT + 8 * HOUR_S + (number + 1) * 60)
+    _fill(workspace, "a", 2000, MIDNIGHT + 60 * HOUR_S, from_at=MIDNIGHT + 42 * HOUR_S)
+    # Without the nights it would be over by then.
+    spans = place(workspace, want(disk_gib=500, run_s=30 * HOUR_S, from_at=MIDNIGHT + 8 * HOUR_S, with_gifts=False))
+    assert spans is not None
+    assert spans[0].start_at == MIDNIGHT + 60 * HOUR_S
 
 
 def test_of_several_storages_the_one_on_which_gpus_and_disks_have_room_first_is_taken() -> None:
