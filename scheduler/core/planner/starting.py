@@ -74,7 +74,7 @@ class Tries:
         """Whether one could start as far as limits and disks go."""
         request = reservation.request
         if self._has_limits:
-            key = request.owner, request.gpus, request.queue, request.continues is None
+            key = request.owner, request.gpus
             is_over = self._is_over.get(key)
             if is_over is None:
                 is_over = self._is_over[key] = _is_over_now(self._draft, reservation)
