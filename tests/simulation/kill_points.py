@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 from cli.in_process import HostSetup, InProcess
@@ -174,6 +175,10 @@ class Reaper:
         kind, moment = point.split(":")
         if self.home is None or not any(worker.is_at_work for worker in self.home.workers.values()):
             # Not converge's: of the plan task, or of somebody who asks for something.
+            return
+        if current_thread() is not main_thread():
+            # A lease that is renewed beside a call, where the machine is slow: no point of the story, and a copy made
+            # there would have that thread alone.
             return
         self.commit("pin" if kind == "plan" else kind, Moment(moment))
 
