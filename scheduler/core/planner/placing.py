@@ -196,7 +196,7 @@ def latest(draft: Draft, want: Want, like: BookedSpan, *, from_at: Instant) -> B
 def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] | None:
     """Return the earliest booking on any storage, where the one that was looked at has no room."""
     rooms = {storage: _first_disk_room_at(draft, want, storage) for storage in draft.host_book.by_storage}
-    first = _earliest_in_room(draft, want, rooms)
+    first = _earliest_anywhere(draft, want, [rooms[draft.hosts[host].storage] for host in draft.ready_board().hosts])
     if first is None:
         return None
     storage = draft.hosts[first.host].storage
@@ -205,18 +205,6 @@ def _where_disks_have_room(draft: Draft, want: Want) -> tuple[BookedSpan, ...] |
         return spans
     # There is less room by then, or the whole of it begins later.
     return _on_any_storage(draft, want, rooms)
-
-
-def _earliest_in_room(draft: Draft, want: Want, rooms: Mapping[str, Instant]) -> BookedSpan | None:
-    """Return the earliest first span, on each storage no earlier than at an instant."""
-    latest_at = want.from_at if want.only_at else want.latest_at
-    first_at = [rooms[draft.hosts[host].storage] for host in draft.ready_board().hosts]
-    found: BookedSpan | None = None
-    for fit in fits_of(draft, want):
-        latest_at = latest_at if found is None else found.start_at - 1
-        earlier = draft.board.earliest(fit, want.from_at, latest_at, times_of(draft, want), first_at)
-        found = earlier[0] if earlier else found
-    return found
 
 
 def _on_any_storage(draft: Draft, want: Want, rooms: Mapping[str, Instant]) -> tuple[BookedSpan, ...] | None:
@@ -333,16 +321,22 @@ def with_tail(draft: Draft, want: Want, first: BookedSpan) -> tuple[BookedSpan, 
 
 def earliest_piece(draft: Draft, want: Want) -> BookedSpan | None:
     """Return the earliest first span; of equally early ones where it stays, then where least is broken up."""
-    board = draft.ready_board()
+    draft.ready_board()
+    found = _earliest_anywhere(draft, want)
+    if found is None or (want.stay is None and found.host not in {host for host, _ in want.avoid}):
+        return found
+    return _preferred(draft, want, found)
+
+
+def _earliest_anywhere(draft: Draft, want: Want, first_at: Sequence[Instant] | None = None) -> BookedSpan | None:
+    """Return the earliest first span, on each host of the board no earlier than at its instant, if these are told."""
     latest_at = want.from_at if want.only_at else want.latest_at
     found: BookedSpan | None = None
     for fit in fits_of(draft, want):
         latest_at = latest_at if found is None else found.start_at - 1
-        earlier = board.earliest(fit, want.from_at, latest_at, times_of(draft, want))
+        earlier = draft.board.earliest(fit, want.from_at, latest_at, times_of(draft, want), first_at)
         found = earlier[0] if earlier else found
-    if found is None or (want.stay is None and found.host not in {host for host, _ in want.avoid}):
-        return found
-    return _preferred(draft, want, found)
+    return found
 
 
 def fits_of(draft: Draft, want: Want) -> Iterator[Fit]:

@@ -5,7 +5,7 @@ from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from scheduler.core.plan import BookedDisk
-from scheduler.core.planner.levels import Booked, Levels
+from scheduler.core.planner.pool_levels import Booked, Levels
 from scheduler.core.requests import DiskId
 from scheduler.core.spans import Instant
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from scheduler.core.planner.levels import Booked, Levels
+from scheduler.core.planner.pool_levels import Booked, Levels
 from scheduler.core.spans import FOREVER, Instant
 
 LAST = 60
